@@ -1,0 +1,179 @@
+"""Where a stage runs, and its place in the chain.
+
+A `Home` stands for an executor inside the library: it starts calls and delivers their outcome. It is what chains hold,
+so that a chain never keeps the user's executor object alive, nor the other way round. A `Place` says "in this
+chain, at this depth, on this home"; places are shared by all chains of an executor, so a stage pays one word for them.
+
+In Twisted's family a chain also has an end that moves. The chain record knows it (`Chain.tail`); every future of the
+chain holds the record, except the tail, which holds it weakly (`Tail`): no reference cycle, and the results in the
+middle are free to go.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import weakref
+from collections.abc import Callable
+from threading import RLock
+from typing import Any, TypeAlias
+
+__all__ = ["Call", "Chain", "Home", "InlineExecutor", "Place", "Tail", "chain_end", "extend", "home_of", "wrappers"]
+
+Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""What a stage does when its turn has come: a function, its arguments, its keyword arguments."""
+
+DEEPEST_NUMBERED = 1000
+"""Stages are numbered up to here, for messages; the later ones share the last number."""
+
+
+class Home:
+    """Start calls on one executor; the part of it that chains hold."""
+
+    __slots__ = ("__weakref__", "local", "name", "root")
+
+    def __init__(self, name: str, *, local: bool = False) -> None:
+        self.name = name
+        self.local = local
+        self.root = Place(self, 0)
+
+    def at(self, depth: int) -> Place:
+        """Return the place at `depth` of the chains here."""
+        place = self.root
+        for _ in range(min(depth, DEEPEST_NUMBERED)):
+            place = place.next or place.grow()
+        return place
+
+    def enlist(self, stage: Any) -> None:
+        """Note that `stage` will want to run here, so that a shutdown waits for it."""
+
+    def retire(self, stage: Any) -> None:
+        """Note that `stage` is settled."""
+
+    def start(self, stage: Any, call: Call) -> None:
+        """Run `call`, somewhere, and settle `stage` with its outcome; never raises."""
+        raise NotImplementedError  # pragma: no cover
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Place:
+    """A depth in the chains of one home; immutable but for the lazily made ``next``."""
+
+    __slots__ = ("depth", "home", "local", "next")
+
+    def __init__(self, home: Home, depth: int) -> None:
+        self.home = home
+        self.local = home.local
+        self.depth = depth
+        self.next: Place | None = self if depth >= DEEPEST_NUMBERED else None
+
+    def grow(self) -> Place:
+        """Return the place one stage further (two threads may make two: they are alike)."""
+        following = self.next = self.next or Place(self.home, self.depth + 1)
+        return following
+
+
+class Chain:
+    """The futures that ``addCallback`` strings together: it knows the last of them."""
+
+    __slots__ = ("__weakref__", "depth", "home", "local", "tail", "tail_place")
+    next = None
+
+    def __init__(self, place: Place) -> None:
+        self.home = place.home
+        self.local = place.local
+        self.depth = place.depth
+        self.tail: Any = None
+        self.tail_place = Tail(self)
+
+    def grow(self) -> Place:
+        return self.home.at(self.depth + 1)
+
+
+class Tail(weakref.ref[Chain]):
+    """The place of a chain's last future: a weak reference to the chain."""
+
+    __slots__ = ("depth", "home", "local")
+    next = None
+
+    def __init__(self, chain: Chain) -> None:
+        super().__init__(chain)
+        self.home = chain.home
+        self.local = chain.local
+        self.depth = chain.depth
+
+    def grow(self) -> Place:
+        return self.home.at(self.depth + 1)
+
+
+_ends = RLock()
+"""Guards the end of every chain: `Chain.tail`, and the ``_home`` of a future that gets or ceases to be the end.
+
+Held for a few stores, and no code of others runs meanwhile; re-entrant, because a signal handler or a finalizer that
+chains may interrupt them."""
+_acquire, _release = _ends.acquire, _ends.release
+
+
+def extend(future: Any, child: Any) -> Any:
+    """Make `child` the end of the chain of `future`; the end so far, to which it is to be attached."""
+    _acquire()
+    try:
+        place = future._home
+        kind = type(place)
+        chain: Chain | None = place if kind is Chain else place() if kind is Tail else None
+        if chain is None:
+            chain, end = Chain(place), future
+        else:
+            end = chain.tail
+        end._home = chain
+        chain.tail = child
+        child._home = chain.tail_place
+        return end
+    finally:
+        _release()
+
+
+def chain_end(future: Any) -> Any:
+    """Return the present end of the chain of `future`."""
+    place = future._home
+    return place.tail if type(place) is Chain else future
+
+
+class _InlineHome(Home):
+    __slots__ = ()
+
+    def start(self, stage: Any, call: Call) -> None:
+        stage._execute(call)
+
+
+class InlineExecutor(cf.Executor):
+    """Run everything at once, in the thread that submits it or that settles the stage before."""
+
+    def __init__(self) -> None:
+        self._home = _InlineHome("INLINE", local=True)
+
+    def __repr__(self) -> str:
+        return "INLINE"
+
+    def __reduce__(self) -> str:
+        return "INLINE"
+
+
+wrappers: list[Callable[[cf.Executor], Any]] = []
+"""Holds the function that wraps a foreign executor; `executors` puts it here, for the layers below it."""
+
+
+def home_of(executor: Any, name: str = "on") -> Home:
+    """Return the home of `executor`, wrapping a foreign one.
+
+    Raises:
+        TypeError: if it is no executor.
+    """
+    home = getattr(executor, "_home", None)
+    if isinstance(home, Home):
+        return home
+    if isinstance(executor, cf.Executor):
+        wrapped: Home = wrappers[0](executor)._home
+        return wrapped
+    raise TypeError(f"{name}= wants an executor (a concurrent.futures.Executor, or INLINE), not {executor!r}")

@@ -1,0 +1,123 @@
+"""How a call ended badly: one frozen value that every layer passes on.
+
+A stage ends with a plain value or with a `Failure`; nothing else is needed to say how. So a `Failure` never
+travels as a *value*: a handler that returns one has failed, which is Twisted's way to re-raise. The vocabulary is
+that of ``twisted.python.failure``, reduced to what has a meaning without a reactor.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any, NoReturn, TextIO, final
+
+__all__ = ["Failure", "RemoteTraceback"]
+
+
+class RemoteTraceback(Exception):  # noqa: N818  # it is not raised: it is the `__cause__` that carries the text
+    """The text of a traceback that could not travel: the ``__cause__`` of an unpickled failure's exception."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+@final
+class Failure:
+    """Hold the exception with which a call ended; frozen.
+
+    These lines are equivalent::
+
+        def errback(failure):
+            failure.trap(KeyError)
+
+        def handler(error):
+            if not isinstance(error, KeyError):
+                raise error
+
+    Args:
+        value: the exception; without it, the one that is being handled (``sys.exception()``).
+
+    Raises:
+        TypeError: if `value` is not an exception, or is missing where none is being handled.
+    """
+
+    __slots__ = ("__weakref__", "value")
+
+    value: BaseException
+    """The exception itself."""
+
+    def __init__(self, value: BaseException | None = None) -> None:
+        error = sys.exception() if value is None else value
+        if not isinstance(error, BaseException):
+            wanted = "an exception instance, as in Failure(ValueError('...'))"
+            given = "nothing, and no exception is being handled" if error is None else repr(error)
+            raise TypeError(f"Failure() wants {wanted}, not {given}")
+        object.__setattr__(self, "value", error)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Failure is frozen: {name!r} cannot be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a Failure is frozen: {name!r} cannot be deleted")
+
+    @property
+    def type(self) -> type[BaseException]:
+        """The class of the exception."""
+        return self.value.__class__
+
+    def check(self, *types: type[BaseException] | str) -> type[BaseException] | str | None:
+        """Return the first of `types` that the exception is an instance of, or None.
+
+        Args:
+            types: exception classes, or full names of them such as ``"builtins.KeyError"``.
+        """
+        names = [f"{cls.__module__}.{cls.__qualname__}" for cls in self.type.__mro__]
+        for wanted in types:
+            if wanted in names if isinstance(wanted, str) else issubclass(self.type, wanted):
+                return wanted
+        return None
+
+    def trap(self, *types: type[BaseException] | str) -> type[BaseException] | str:
+        """Return the first matching one of `types`; raise the exception itself when none matches."""
+        matching = self.check(*types)
+        if matching is None:
+            self.raiseException()
+        return matching
+
+    def raiseException(self) -> NoReturn:
+        """Raise the exception, with the traceback it already has."""
+        raise self.value
+
+    def getErrorMessage(self) -> str:
+        """Return the message of the exception as one string."""
+        try:
+            return str(self.value)
+        except Exception as error:  # noqa: BLE001  # a broken __str__ must not hide the failure
+            return f"<{self.type.__qualname__} whose __str__ raised {error.__class__.__qualname__}>"
+
+    def getTraceback(self) -> str:
+        """Return the formatted traceback, that of a worker process included."""
+        return "".join(traceback.format_exception(self.value))
+
+    def printTraceback(self, file: TextIO | None = None) -> None:
+        """Write the formatted traceback to `file`, or to ``sys.stderr``."""
+        (sys.stderr if file is None else file).write(self.getTraceback())
+
+    def __repr__(self) -> str:
+        return f"<Failure {self.type.__module__}.{self.type.__qualname__}: {self.getErrorMessage()}>"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        text = self.getTraceback() if self.value.__traceback__ or self.value.__cause__ else None
+        return _rebuild, (self.value, text)
+
+
+def _rebuild(value: BaseException, text: str | None) -> Failure:
+    if text is not None and value.__cause__ is None:
+        value.__cause__ = RemoteTraceback(text)
+    return Failure(value)
