@@ -1,0 +1,83 @@
+"""The README is true: its examples run and print what it says, and its commands and links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+COMMANDS = [line for language, code in BLOCKS if language == "sh" for line in code.splitlines() if line]
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    """Each Python block, with the text block that follows it: what it prints."""
+    for (language, code), (next_language, text) in pairwise([*BLOCKS, ("", "")]):
+        if language == "python":
+            yield code, text if next_language == "text" else ""
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, with warnings as errors."""
+    command = [sys.executable, "-W", "error", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize(("code", "expected"), examples())
+def test_examples_run(code: str, expected: str, tmp_path: Path) -> None:
+    """Each Python block is a program that prints the text block after it, and nothing without one."""
+    program = tmp_path / "example.py"
+    program.write_text(code, "utf-8")
+
+    done = run(str(program))
+
+    assert (done.stdout, done.stderr, done.returncode) == (expected, "", 0)
+
+
+@pytest.mark.parametrize("subcommand", sorted(set(re.findall(r"-m futurechain (\w+)", TEXT))))
+def test_subcommands_exist(subcommand: str) -> None:
+    """Each ``python -m futurechain NAME`` in the text is a program that can explain itself."""
+    done = run("-m", "futurechain", subcommand, "--help")
+
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert subcommand in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_name_what_exists(command: str) -> None:
+    """Modules, files and extras in a shell command exist."""
+    modules = re.findall(r"-m ([\w.]+)", command)
+    files = re.findall(r"(?<=\s)(?:\.ci|tests|benchmarks|examples)/[\w./-]+", command)
+    extras = [name for names in re.findall(r"\[([\w,]+)\]", command) for name in names.split(",")]
+
+    assert [module for module in modules if importlib.util.find_spec(module) is None] == []
+    assert [file for file in files if not (ROOT / file).exists()] == []
+    assert [extra for extra in extras if extra not in EXTRAS] == []
+
+
+def test_links_lead_somewhere() -> None:
+    """Each relative link, images included, is a file of this project or a heading of this page."""
+    titles = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
+    headings = [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+    links = [link for link in re.findall(r"\]\(([^)\s]+)", TEXT) if "://" not in link]
+
+    assert [link for link in links if link[0] != "#" and not (ROOT / link).exists()] == []
+    assert [link for link in links if link[0] == "#" and link[1:] not in headings] == []
+
+
+@pytest.mark.parametrize("program", ["-m futurechain poetry", "-m pytest"])
+def test_a_fresh_machine_needs_one_command(program: str) -> None:
+    """The main job and the tests each have exactly one command that sets up all they need."""
+    found = [command for command in COMMANDS if command.startswith("python3 -m venv") and program in command]
+
+    assert len(found) == 1

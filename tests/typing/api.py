@@ -1,0 +1,101 @@
+"""The types of the public interface, as a type checker sees them.
+
+Checked by mypy and pyright, and never run: each function shows what a user writes, and what it is worth.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+from collections.abc import Awaitable
+from typing import assert_type
+
+from futurechain import (
+    INLINE,
+    Failure,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    fail,
+    succeed,
+    wrap_executor,
+    wrap_future,
+)
+
+
+def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+def parse(page: bytes) -> list[str]:
+    return page.decode().split()
+
+
+def save(words: list[str]) -> int:
+    return len(words)
+
+
+async def count(words: list[str]) -> int:
+    return len(words)
+
+
+def recover(error: BaseException) -> bytes:
+    return str(error).encode()
+
+
+def rescue(failure: Failure) -> int:
+    return -1 if failure.check(KeyError) else 0
+
+
+def a_chain_has_the_type_of_its_last_step(pool: ThreadPoolExecutor) -> None:
+    assert_type(pool.submit(fetch, "x"), Future[bytes])
+    assert_type(pool.submit(fetch, "x").then(parse), Future[list[str]])
+    assert_type(pool.submit(fetch, "x").then(parse).then(save).result(), int)
+
+
+def a_returned_future_or_coroutine_is_flattened(words: Future[list[str]]) -> None:
+    assert_type(words.then(lambda found: succeed(len(found))), Future[int])
+    assert_type(words.then(count), Future[int])
+
+
+def an_error_handler_may_change_the_type(page: Future[bytes]) -> None:
+    assert_type(page.catch(recover), Future[bytes])
+    assert_type(page.catch(KeyError, recover), Future[bytes])
+    assert_type(page.catch((KeyError, OSError), lambda error: 0), Future[bytes | int])
+    assert_type(page.then(parse, lambda error: 0), Future[list[str] | int])
+    assert_type(page.finally_(lambda: None), Future[bytes])
+
+
+def twisted_words_are_typed_too(words: Future[list[str]]) -> None:
+    assert_type(words.addCallback(save), Future[int])
+    assert_type(words.addErrback(rescue), Future[list[str] | int])
+    assert_type(words.addCallbacks(save, rescue), Future[int])
+
+
+def a_future_is_the_standard_one(page: Future[bytes]) -> None:
+    standard: cf.Future[bytes] = page
+    awaitable: Awaitable[bytes] = page
+    assert_type(standard.result(timeout=1.0), bytes)
+    assert_type(wrap_future(standard), Future[bytes])
+    assert_type(page.timeout(1.5), Future[bytes])
+    assert_type(page.shield(), Future[bytes])
+    del awaitable
+
+
+def settled_futures() -> None:
+    assert_type(succeed(3), Future[int])
+    assert_type(succeed(3).result(), int)
+    fail(KeyError("k")).result()
+
+
+def executors_are_standard_ones(other: cf.Executor) -> None:
+    executors: list[cf.Executor] = [INLINE, ThreadPoolExecutor(2), ProcessPoolExecutor(2), wrap_executor(other)]
+    assert_type(executors[0].submit(fetch, "x"), cf.Future[bytes])
+    assert_type(wrap_executor(other).submit(fetch, "x"), Future[bytes])
+    assert_type(INLINE.submit(fetch, "x"), Future[bytes])
+    assert_type(succeed(b"").then(parse, on=ThreadPoolExecutor()), Future[list[str]])
+
+
+def a_failure_has_twisted_words(failure: Failure) -> None:
+    assert_type(failure.value, BaseException)
+    assert_type(failure.type, type[BaseException])
+    assert_type(failure.getErrorMessage(), str)
