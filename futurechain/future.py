@@ -40,7 +40,22 @@ from futurechain.plans import Callbacks, Catch, Expiry, Finally, Plan, Then, che
 from futurechain.run import DEEPEST, Run, here
 from futurechain.standard import StandardFuture
 
-__all__ = ["INLINE", "Future", "fail", "resolve", "settle", "stage_on", "succeed"]
+__all__ = [
+    "INLINE",
+    "Foreign",
+    "Future",
+    "Hop",
+    "carry_on",
+    "fail",
+    "outcome_of",
+    "publish",
+    "release",
+    "resolve",
+    "settle",
+    "stage_on",
+    "succeed",
+    "wrap_future",
+]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -303,7 +318,7 @@ class Future(StandardFuture[T]):
         try:
             outcome = _perform(self, call, run, context)
             if outcome is not PENDING:
-                _publish(self, outcome)
+                publish(self, outcome)
                 _follow(self, run)
         finally:
             run.depth -= 1
@@ -487,7 +502,7 @@ def _begin(child: Any, parent: Any, run: Run) -> Any:
 
 def settle(future: Any, outcome: Any) -> None:
     """Publish the outcome of a future that the caller has claimed, and carry it on to its dependents."""
-    _publish(future, outcome)
+    publish(future, outcome)
     carry_on(future)
 
 
@@ -506,7 +521,7 @@ def carry_on(future: Any) -> None:
         run.leave()
 
 
-def _publish(future: Any, outcome: Any) -> None:
+def publish(future: Any, outcome: Any) -> None:
     """Let everybody see `outcome`; the caller has claimed `future`, so this happens once."""
     plan = future._fn
     if isinstance(plan, Plan):
@@ -615,7 +630,7 @@ def _local(stage: Any, outcome: Any, run: Run) -> Any:
         outcome = _perform(stage, call, run)
     if outcome is PENDING:
         return None
-    _publish(stage, outcome)
+    publish(stage, outcome)
     return stage
 
 
@@ -640,7 +655,7 @@ def _hop(hop: Any, future: Any, run: Run, *, carry: bool = False) -> Any:
         outcome = _perform(hop, call, run, hop._context)
     if outcome is PENDING:
         return None
-    _publish(hop, outcome)
+    publish(hop, outcome)
     return hop
 
 
@@ -711,7 +726,7 @@ class WeakAdopt(weakref.ref[Any]):
 def _take_over(stage: Any, outcome: Any) -> Any:
     if stage is None or not claim(stage):
         return None
-    _publish(stage, outcome)
+    publish(stage, outcome)
     return stage
 
 
@@ -861,7 +876,7 @@ class Foreign:
         """Return what we know it waits for: nothing."""
         return []
 
-    def running(self) -> bool:
+    def runs_abroad(self) -> bool:
         """Tell whether the foreign future says that it runs."""
         future = self._future()
         return future is not None and future.running()
@@ -920,7 +935,7 @@ class _Relay:
     def __call__(self, foreign: cf.Future[Any]) -> None:
         ours = _pop(self._ours)
         if ours is not None and claim(ours):
-            _publish(ours, outcome_of(foreign))
+            publish(ours, outcome_of(foreign))
             crew.run(partial(carry_on, ours))
 
     def __del__(self) -> None:

@@ -74,9 +74,12 @@ class StandardFuture(cf.Future[T]):
         return is_cancelled(self._outcome)
 
     def running(self) -> bool:
-        """Return True while its function is being executed."""
+        """Return True while its function is being executed, here or elsewhere."""
         link = self._link
-        return self._outcome is PENDING and link is not None and UNCLAIMED not in link
+        if self._outcome is not PENDING or link is None:
+            return False
+        abroad = getattr(self._parent, "runs_abroad", None)
+        return UNCLAIMED not in link or (abroad is not None and abroad())
 
     def result(self, timeout: float | None = None) -> T:
         """Return this future's own value, waiting for it if needed.

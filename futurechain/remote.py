@@ -1,0 +1,299 @@
+"""Executors that run things elsewhere: the process pool, and anybody's executor in a wrapper.
+
+The foreign executor does the work; a `_Remote` home stands between it and the chains. The thread on which a
+foreign future is settled often belongs to the executor's manager or to an event loop. There we only publish the
+outcome, which wakes those who wait; everything else, user code and the submission of the next stage, goes to a callback
+thread (see `crew`).
+
+``pending`` holds what is still to be settled, with the executor itself: it must live until the chains have ended.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import inspect
+import itertools
+import re
+import threading
+import weakref
+from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
+from pickle import PicklingError
+from typing import Any, ParamSpec, TypeVar, cast
+
+from futurechain import crew
+from futurechain.dispatch import Call, Home, wrappers
+from futurechain.errors import ExecutorShutdownError, StagePicklingError
+from futurechain.failure import Failure
+from futurechain.future import Foreign, Future, Hop, carry_on, outcome_of, publish, resolve, settle
+from futurechain.links import PENDING, UNCLAIMED, Bell, Waiter, claim
+from futurechain.plans import label
+from futurechain.run import here
+from futurechain.threads import refusal
+
+__all__ = ["ProcessPoolExecutor", "WrappedExecutor", "wrap_executor"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_MISSING: Any = object()
+
+
+class _Remote(Home):
+    """Between one foreign executor and the chains."""
+
+    __slots__ = ("_end", "_executor", "_quiet", "_submit", "closing", "inflight", "pending", "same_process")
+
+    def __init__(self, name: str, executor: Any, submit: Callable[..., Any], end: Callable[..., Any]) -> None:
+        super().__init__(name)
+        self._executor = weakref.ref(executor)
+        self._submit = submit
+        self._end = end
+        self._quiet = threading.Condition()
+        self.same_process = isinstance(executor, cf.ThreadPoolExecutor)
+        self.closing = False
+        self.pending: dict[int, Any] = {}
+        self.inflight: dict[int, Any] = {}
+        _homes.add(self)
+
+    def enlist(self, stage: Any) -> None:
+        self.pending[id(stage)] = stage, self._executor()
+        if self.closing and here.run.pool is not self:
+            self.retire(stage)  # it will be refused when its turn comes; an error before that still passes through
+
+    def retire(self, stage: Any) -> None:
+        self.inflight.pop(id(stage), None)
+        entry = self.pending.pop(id(stage), None)
+        if entry is not None and self.closing and not self.pending:
+            self._over(entry[1])
+
+    def _over(self, executor: Any) -> None:
+        """End the foreign executor: the last chain has ended after the shutdown."""
+        with self._quiet:
+            self._quiet.notify_all()
+        crew.post(partial(self._end, executor))
+
+    def start(self, stage: Any, call: Call) -> None:
+        try:
+            if id(stage) not in self.pending:
+                raise ExecutorShutdownError(refusal(self.name))
+            self.launch(stage, call, stage._context)
+        except BaseException as error:
+            if claim(stage):
+                settle(stage, Failure(error))
+
+    def launch(self, stage: Any, call: Call, context: Any) -> None:
+        """Submit `call` and let `stage` follow its future; raises what the executor raises."""
+        fn, args, kwargs = call
+        self.inflight[id(stage)] = stage
+        executor = self._executor()
+        if self.same_process:
+            foreign = self._submit(executor, context.run, fn, *args, **kwargs)
+        else:
+            foreign = self._submit(executor, fn, *args, **kwargs)
+        stage._call = fn
+        stage._parent = Foreign(foreign)
+        foreign.add_done_callback(partial(self._arrive, stage))
+        if stage._outcome is not PENDING:  # cancelled in between
+            foreign.cancel()
+
+    def _arrive(self, stage: Any, foreign: cf.Future[Any]) -> None:
+        """Publish the outcome, in whatever thread this is; leave user code to a callback thread."""
+        if not claim(stage):
+            return
+        outcome = outcome_of(foreign)
+        if type(outcome) is Failure:
+            outcome = _explained(outcome, stage)
+        elif (outcome := resolve(stage, outcome)) is PENDING:
+            return
+        if self.same_process or all(isinstance(held, (Waiter, Bell)) for held in tuple(stage._link)):
+            settle(stage, outcome)
+            return
+        job = _Job(self, stage)
+        self.enlist(job)  # before the stage retires: a shutdown waits for callbacks, too
+        publish(stage, outcome)
+        crew.post(job)
+
+    def close(self, *, wait: bool, cancel_futures: bool) -> None:
+        """Take no more outside work; end the foreign executor when the chains have ended."""
+        self.closing = True
+        if cancel_futures:
+            for stage, _ in tuple(self.pending.values()):
+                if isinstance(stage, Future):
+                    stage.cancel()
+        if wait and here.run.pool is not self:
+            with self._quiet:
+                self._quiet.wait_for(lambda: not self.pending)
+
+
+class _Job:
+    """Carry on with a settled stage, on a callback thread."""
+
+    __slots__ = ("_home", "_stage")
+
+    def __init__(self, home: _Remote, stage: Any) -> None:
+        self._home = home
+        self._stage = stage
+
+    def __call__(self) -> None:
+        run = here.run
+        run.pool, before = self._home, run.pool  # what is attached or submitted here is no outside work
+        try:
+            carry_on(self._stage)
+        finally:
+            run.pool = before
+            self._home.retire(self)
+
+    def cancel(self) -> bool:
+        """Refuse: it is no future."""
+        return False
+
+
+def _explained(failure: Failure, stage: Any) -> Failure:
+    """Say which stage could not be pickled, and what helps; other failures are returned as they are."""
+    error = failure.value
+    trace = str(error.__cause__ or "")
+    if not isinstance(error, (PicklingError, AttributeError, TypeError)) or not _ON_THE_WAY.search(trace):
+        return failure
+    explained = StagePicklingError(
+        f"stage {label(stage._call)} cannot travel to {stage._home.home.name}: {error}. Use a module-level function with "
+        "arguments and results that pickle, or run this stage here with on=INLINE"
+    )
+    explained.__cause__ = error
+    return Failure(explained)
+
+
+_ON_THE_WAY = re.compile(r"in _feed\b|in _sendback_result\b|in dumps\b")
+"""The functions of a process pool that pickle tasks and results, as they appear in a remote traceback."""
+
+
+class _Chaining:
+    """What the executors of this module share: `submit` and `shutdown` over a `_Remote` home."""
+
+    _home: _Remote
+
+    def _begin(self, fn: Any, args: Any, kwargs: Any) -> Future[Any]:
+        if not callable(fn):
+            given = "nothing" if fn is _MISSING else repr(fn)
+            raise TypeError(f"submit() wants a function, as in submit(fn, *args, **kwargs), not {given}")
+        home = self._home
+        task: Any = Hop()
+        task._fn = task._parent = task._call = None
+        task._home = home.at(1)
+        task._outcome = PENDING
+        task._link = [UNCLAIMED]
+        task._context = copy_context() if home.same_process else None
+        home.pending[id(task)] = task, self  # first; a shutdown sees it, or we see the shutdown
+        try:
+            if home.closing and here.run.pool is not home:
+                raise RuntimeError(f"cannot schedule new futures after shutdown of {home.name}")
+            home.launch(task, (fn, args, kwargs), task._context)
+        except BaseException:
+            home.retire(task)
+            raise
+        return cast("Future[Any]", task)
+
+
+class ProcessPoolExecutor(_Chaining, cf.ProcessPoolExecutor):
+    """A drop-in ``concurrent.futures.ProcessPoolExecutor`` whose futures chain.
+
+    Takes what the standard one takes. Promise-family stages run in a worker process, so their function, argument
+    and result must pickle (a module-level function does); ``on=INLINE`` runs a stage here instead. Twisted-family
+    callbacks run in this process, on a callback thread. Leaving the ``with`` block waits for whole chains.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        name = f"ProcessPoolExecutor-{next(_numbers)}"
+        self._home = _Remote(name, self, cf.ProcessPoolExecutor.submit, cf.ProcessPoolExecutor.shutdown)
+
+    def submit(self, fn: Callable[P, T] = _MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Schedule ``fn(*args, **kwargs)`` in a worker process; return its future.
+
+        Raises:
+            TypeError: if `fn` is missing or not callable.
+            RuntimeError: after the shutdown.
+            BrokenProcessPool: if a worker was killed.
+        """
+        return self._begin(fn, args, kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Take no new outside work, and let what was begun end: whole chains.
+
+        Args:
+            wait: block until then (not on a callback thread of this pool, which would wait for itself).
+            cancel_futures: cancel what has not begun, stages included.
+        """
+        self._home.close(wait=wait, cancel_futures=cancel_futures)
+        if not self._home.pending:
+            super().shutdown(wait=wait and here.run.pool is not self._home, cancel_futures=cancel_futures)
+
+
+class WrappedExecutor(_Chaining, cf.Executor):
+    """Anybody's executor, with futures that chain; made by `wrap_executor`."""
+
+    def __init__(self, executor: cf.Executor) -> None:
+        self._executor = executor
+        name = f"{type(executor).__name__}-{next(_numbers)}"
+        self._home = _Remote(name, self, WrappedExecutor._pass_on, WrappedExecutor._end)
+
+    def _pass_on(self, fn: Any, /, *args: Any, **kwargs: Any) -> cf.Future[Any]:
+        return self._executor.submit(fn, *args, **kwargs)
+
+    def _end(self, *, wait: bool = False, cancel_futures: bool = False) -> None:
+        known = cancel_futures and "cancel_futures" in inspect.signature(self._executor.shutdown).parameters
+        self._executor.shutdown(wait=wait, **({"cancel_futures": True} if known else {}))
+
+    def submit(self, fn: Callable[P, T] = _MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Schedule ``fn(*args, **kwargs)`` on the executor; return its future.
+
+        Raises:
+            TypeError: if `fn` is missing or not callable.
+            RuntimeError: after the shutdown; and what the executor itself raises.
+        """
+        return self._begin(fn, args, kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Take no new outside work, let what was begun end (whole chains), then shut the executor down.
+
+        Args:
+            wait: block until then.
+            cancel_futures: cancel what has not begun, stages included, whether the executor knows this or not.
+        """
+        self._home.close(wait=wait, cancel_futures=cancel_futures)
+        if not self._home.pending:
+            self._end(wait=wait and here.run.pool is not self._home, cancel_futures=cancel_futures)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._executor!r}>"
+
+
+def wrap_executor(executor: cf.Executor) -> Any:
+    """Give `executor` futures that chain; ours are returned as they are.
+
+    The same executor gives the same wrapper, as long as either is in use.
+
+    Raises:
+        TypeError: if it is no ``concurrent.futures.Executor``.
+    """
+    if isinstance(getattr(executor, "_home", None), Home):
+        return executor
+    if not isinstance(executor, cf.Executor):
+        raise TypeError(f"wrap_executor() wants a concurrent.futures.Executor, not {executor!r}")
+    try:
+        return executor.__dict__.setdefault("_futurechain", WrappedExecutor(executor))
+    except AttributeError:  # no __dict__
+        return WrappedExecutor(executor)
+
+
+def _end_of_interpreter() -> None:
+    """Let the chains that are moving come to their end while the pools still take work."""
+    while crew.busy() or any(home.inflight for home in tuple(_homes)):
+        _pause.wait(0.01)
+
+
+_pause = threading.Event()
+_numbers = itertools.count()
+_homes: weakref.WeakSet[_Remote] = weakref.WeakSet()
+wrappers.append(wrap_executor)
+threading._register_atexit(_end_of_interpreter)  # type: ignore[attr-defined]  # before the standard pools' own
