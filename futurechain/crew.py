@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -82,6 +83,18 @@ def _work() -> None:
         _do(job)
         del job
         _idle.append(None)
+
+
+def _after_fork() -> None:
+    """Begin anew in a forked child: it has none of the threads."""
+    global _jobs
+    _jobs = SimpleQueue()
+    _idle.clear()
+    _busy.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _do(job: Callable[[], object]) -> None:

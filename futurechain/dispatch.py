@@ -17,7 +17,7 @@ from collections.abc import Callable
 from threading import RLock
 from typing import Any, TypeAlias
 
-__all__ = ["Call", "Chain", "Home", "InlineExecutor", "Place", "Tail", "chain_end", "extend", "home_of", "wrappers"]
+__all__ = ["Call", "Chain", "Home", "Place", "Tail", "chain_end", "extend", "home_of", "wrappers"]
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 """What a stage does when its turn has come: a function, its arguments, its keyword arguments."""
@@ -138,26 +138,6 @@ def chain_end(future: Any) -> Any:
     """Return the present end of the chain of `future`."""
     place = future._home
     return place.tail if type(place) is Chain else future
-
-
-class _InlineHome(Home):
-    __slots__ = ()
-
-    def start(self, stage: Any, call: Call) -> None:
-        stage._execute(call)
-
-
-class InlineExecutor(cf.Executor):
-    """Run everything at once, in the thread that submits it or that settles the stage before."""
-
-    def __init__(self) -> None:
-        self._home = _InlineHome("INLINE", local=True)
-
-    def __repr__(self) -> str:
-        return "INLINE"
-
-    def __reduce__(self) -> str:
-        return "INLINE"
 
 
 wrappers: list[Callable[[cf.Executor], Any]] = []

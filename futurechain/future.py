@@ -23,16 +23,17 @@ import concurrent.futures as cf
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any, TypeVar, cast, overload
+from itertools import islice
+from typing import Any, ParamSpec, TypeVar, cast
 
 from typing_extensions import Self
 
 from futurechain import clock, crew, report
-from futurechain.dispatch import Call, Home, InlineExecutor, Place, chain_end, extend, home_of
+from futurechain.dispatch import Call, Home, Place, chain_end, extend, home_of
 from futurechain.errors import CancelledError, LostFutureError
 from futurechain.failure import Failure
 from futurechain.links import PENDING, UNCLAIMED, Forwarded, attach, claim, consumers, detach, entries
@@ -45,8 +46,10 @@ __all__ = [
     "Foreign",
     "Future",
     "Hop",
+    "MISSING",
     "carry_on",
     "fail",
+    "new_task",
     "outcome_of",
     "publish",
     "release",
@@ -57,17 +60,19 @@ __all__ = [
     "wrap_future",
 ]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
 V = TypeVar("V")
-
-INLINE = InlineExecutor()
-"""The executor that runs at once, in the thread that submits or that settles the stage before."""
 
 _PLAIN = frozenset(
     {type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, object, type}
 )
 """Types whose instances are values for certain; asking this is a third of the price of `isinstance`."""
+
+MISSING: Any = object()
+MOST_FORWARDED = 4
+"""How many waiting stages move on to a returned future; with more, each step of a long nesting would move them all."""
 
 ensure: list[Callable[[Any, Home], Any]] = []
 """Holds the function that drives a coroutine on a home; `coroutines` puts it here, for the layers below it."""
@@ -322,6 +327,7 @@ class Future(StandardFuture[T]):
                 _follow(self, run)
         finally:
             run.depth -= 1
+            self = outcome = None  # type: ignore[assignment]  # no cycle: a traceback may keep this frame
         if not run.depth:
             run.leave()
 
@@ -379,6 +385,54 @@ class Hop(Stage[T], producer=False):
     _context: Any
 
 
+class _InlineHome(Home):
+    __slots__ = ()
+
+    def start(self, stage: Any, call: Call) -> None:
+        stage._execute(call)
+
+
+class InlineExecutor(cf.Executor):
+    """Run everything at once, in the thread that submits it or that settles the stage before."""
+
+    def __init__(self) -> None:
+        self._home = _InlineHome("INLINE", local=True)
+
+    def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call ``fn(*args, **kwargs)`` now; return its future, settled unless it returned a pending one.
+
+        Raises:
+            TypeError: if `fn` is missing or not callable.
+        """
+        task = new_task(Stage(), fn, self._home.at(1))
+        task._execute((fn, args, kwargs))
+        return cast("Future[T]", task)
+
+    def __repr__(self) -> str:
+        return "INLINE"
+
+    def __reduce__(self) -> str:
+        return "INLINE"
+
+
+def new_task(task: Any, fn: Any, place: Place) -> Any:
+    """Prepare the future of a submitted function.
+
+    Raises:
+        TypeError: if `fn` is missing or not callable.
+    """
+    if not callable(fn):
+        given = "nothing" if fn is MISSING else repr(fn)
+        raise TypeError(f"submit() wants a function, as in submit(fn, *args, **kwargs), not {given}")
+    task._fn = task._parent = None
+    task._home = place
+    task._outcome = PENDING
+    task._link = [UNCLAIMED]
+    return task
+
+
+INLINE = InlineExecutor()
+"""The executor that runs at once, in the thread that submits or that settles the stage before."""
 _FUNCTION = types.FunctionType
 _HERE = INLINE._home.root
 
@@ -569,6 +623,7 @@ def _follow(future: Any, run: Run) -> None:
         else:
             _branch(future, child, run, todo)
         if not todo:
+            future = child = outcome = None  # no cycle: a traceback may keep this frame
             return
         future = todo.popleft()
 
@@ -665,7 +720,9 @@ def _perform(stage: Any, call: Call, run: Run, context: Any = None) -> Any:
     try:
         value = fn(*args, **kwargs) if context is None else context.run(fn, *args, **kwargs)
     except BaseException as error:
-        return _failed(stage, error, run)
+        failure = _failed(stage, error, run)
+        stage = call = fn = args = kwargs = None  # the traceback keeps this frame: no cycle through what it holds
+        return failure
     return value if type(value) in _PLAIN else resolve(stage, value)
 
 
@@ -752,7 +809,8 @@ def _adopt(stage: Any, inner: Any) -> Any:
         stage._parent = None
         return Failure(TypeError(f"{inner!r} was returned by a stage that it waits for itself: a cycle"))
     entry: Any = Adopt(stage)
-    if all(type(held) in (Adopt, WeakAdopt) for held in tuple(stage._link)):
+    waiting = list(islice(_flat(tuple(stage._link)), MOST_FORWARDED + 1))
+    if len(waiting) <= MOST_FORWARDED and all(type(held) in (Adopt, WeakAdopt) for held in waiting):
         entry = _forward(stage, inner)
     else:
         stage._link.insert(0, UNCLAIMED)
@@ -764,12 +822,22 @@ def _adopt(stage: Any, inner: Any) -> Any:
 def _forward(stage: Any, inner: Any) -> WeakAdopt:
     """Let those who wait for `stage` wait for `inner` instead, so that a long recursion stays short."""
     old, stage._link = stage._link, [UNCLAIMED, Forwarded()]
-    while (entry := _pop(old)) is not None:
-        if isinstance(entry, (Adopt, WeakAdopt)):
-            _move(entry, inner)
-        elif issubclass(type(entry), Stage) and not attach(stage, entry):
-            _start(entry, stage)
+    while (held := _pop(old)) is not None:
+        for entry in _flat((held,)):
+            if isinstance(entry, (Adopt, WeakAdopt)):
+                _move(entry, inner)
+            elif issubclass(type(entry), Stage) and not attach(stage, entry):
+                _start(entry, stage)
     return WeakAdopt(stage, inner)
+
+
+def _flat(link: tuple[Any, ...]) -> Iterator[Any]:
+    """Iterate over entries, those in groups included; a group that is out of its link takes no more in."""
+    for held in link:
+        if isinstance(held, dict):
+            yield from tuple(held.values())
+        else:
+            yield held
 
 
 def _move(entry: Any, inner: Any) -> None:

@@ -11,12 +11,15 @@ thread (see `crew`).
 from __future__ import annotations
 
 import concurrent.futures as cf
+import concurrent.futures.process as standard
 import inspect
 import itertools
+import os
 import re
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import thread
 from contextvars import copy_context
 from functools import partial
 from pickle import PicklingError
@@ -26,8 +29,19 @@ from futurechain import crew
 from futurechain.dispatch import Call, Home, wrappers
 from futurechain.errors import ExecutorShutdownError, StagePicklingError
 from futurechain.failure import Failure
-from futurechain.future import Foreign, Future, Hop, carry_on, outcome_of, publish, resolve, settle
-from futurechain.links import PENDING, UNCLAIMED, Bell, Waiter, claim
+from futurechain.future import (
+    MISSING,
+    Foreign,
+    Future,
+    Hop,
+    carry_on,
+    new_task,
+    outcome_of,
+    publish,
+    resolve,
+    settle,
+)
+from futurechain.links import PENDING, Bell, Waiter, claim
 from futurechain.plans import label
 from futurechain.run import here
 from futurechain.threads import refusal
@@ -36,21 +50,23 @@ __all__ = ["ProcessPoolExecutor", "WrappedExecutor", "wrap_executor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_MISSING: Any = object()
 
 
 class _Remote(Home):
     """Between one foreign executor and the chains."""
 
-    __slots__ = ("_end", "_executor", "_quiet", "_submit", "closing", "inflight", "pending", "same_process")
+    __slots__ = ("_end", "_ending", "_executor", "_quiet", "_submit", "closing", "inflight", "pending", "same_process")
 
-    def __init__(self, name: str, executor: Any, submit: Callable[..., Any], end: Callable[..., Any]) -> None:
-        super().__init__(name)
+    def __init__(
+        self, executor: Any, submit: Callable[..., Any], end: Callable[..., Any], *, of: Any = None
+    ) -> None:
+        super().__init__(f"{type(of or executor).__name__}-{next(_numbers)}")
         self._executor = weakref.ref(executor)
         self._submit = submit
         self._end = end
         self._quiet = threading.Condition()
-        self.same_process = isinstance(executor, cf.ThreadPoolExecutor)
+        self._ending = threading.Lock()
+        self.same_process = isinstance(of, thread.ThreadPoolExecutor)
         self.closing = False
         self.pending: dict[int, Any] = {}
         self.inflight: dict[int, Any] = {}
@@ -58,7 +74,7 @@ class _Remote(Home):
 
     def enlist(self, stage: Any) -> None:
         self.pending[id(stage)] = stage, self._executor()
-        if self.closing and here.run.pool is not self:
+        if self.closing and here.run.within is not self:
             self.retire(stage)  # it will be refused when its turn comes; an error before that still passes through
 
     def retire(self, stage: Any) -> None:
@@ -71,7 +87,7 @@ class _Remote(Home):
         """End the foreign executor: the last chain has ended after the shutdown."""
         with self._quiet:
             self._quiet.notify_all()
-        crew.post(partial(self._end, executor))
+        crew.post(partial(self.end, executor))
 
     def start(self, stage: Any, call: Call) -> None:
         try:
@@ -89,8 +105,10 @@ class _Remote(Home):
         executor = self._executor()
         if self.same_process:
             foreign = self._submit(executor, context.run, fn, *args, **kwargs)
-        else:
+        elif not isinstance(executor, standard.ProcessPoolExecutor):
             foreign = self._submit(executor, fn, *args, **kwargs)
+        else:
+            foreign = self._submit(executor, call_there, fn, *args, **kwargs)
         stage._call = fn
         stage._parent = Foreign(foreign)
         foreign.add_done_callback(partial(self._arrive, stage))
@@ -110,7 +128,7 @@ class _Remote(Home):
             settle(stage, outcome)
             return
         job = _Job(self, stage)
-        self.enlist(job)  # before the stage retires: a shutdown waits for callbacks, too
+        self.pending[id(job)] = job, self._executor()  # before the stage retires: a shutdown waits for it, too
         publish(stage, outcome)
         crew.post(job)
 
@@ -121,9 +139,34 @@ class _Remote(Home):
             for stage, _ in tuple(self.pending.values()):
                 if isinstance(stage, Future):
                     stage.cancel()
-        if wait and here.run.pool is not self:
+        wait = wait and here.run.within is not self
+        if wait:
             with self._quiet:
                 self._quiet.wait_for(lambda: not self.pending)
+        if not self.pending:
+            self.end(self._executor(), wait=wait, cancel_futures=cancel_futures)
+
+    def end(self, executor: Any, *, wait: bool = False, cancel_futures: bool = False) -> None:
+        """Shut the foreign executor down; one at a time, as the standard pool's shutdown wants it."""
+        with self._ending:
+            self._end(executor, wait=wait, cancel_futures=cancel_futures)
+
+
+def call_there(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call, in the worker; return a false exception as a `Failure`: the standard pool would lose it on its way back."""
+    try:
+        return fn(*args, **kwargs)
+    except BaseException as error:
+        if _is_true(error):
+            raise
+        return Failure(error)
+
+
+def _is_true(error: BaseException) -> bool:
+    try:
+        return bool(error)
+    except Exception:
+        return False
 
 
 class _Job:
@@ -137,11 +180,11 @@ class _Job:
 
     def __call__(self) -> None:
         run = here.run
-        run.pool, before = self._home, run.pool  # what is attached or submitted here is no outside work
+        run.within, before = self._home, run.within  # what is attached or submitted here is no outside work
         try:
             carry_on(self._stage)
         finally:
-            run.pool = before
+            run.within = before
             self._home.retire(self)
 
     def cancel(self) -> bool:
@@ -173,19 +216,13 @@ class _Chaining:
     _home: _Remote
 
     def _begin(self, fn: Any, args: Any, kwargs: Any) -> Future[Any]:
-        if not callable(fn):
-            given = "nothing" if fn is _MISSING else repr(fn)
-            raise TypeError(f"submit() wants a function, as in submit(fn, *args, **kwargs), not {given}")
         home = self._home
-        task: Any = Hop()
-        task._fn = task._parent = task._call = None
-        task._home = home.at(1)
-        task._outcome = PENDING
-        task._link = [UNCLAIMED]
+        task = new_task(Hop(), fn, home.at(1))
+        task._call = None
         task._context = copy_context() if home.same_process else None
         home.pending[id(task)] = task, self  # first; a shutdown sees it, or we see the shutdown
         try:
-            if home.closing and here.run.pool is not home:
+            if home.closing:
                 raise RuntimeError(f"cannot schedule new futures after shutdown of {home.name}")
             home.launch(task, (fn, args, kwargs), task._context)
         except BaseException:
@@ -194,7 +231,7 @@ class _Chaining:
         return cast("Future[Any]", task)
 
 
-class ProcessPoolExecutor(_Chaining, cf.ProcessPoolExecutor):
+class ProcessPoolExecutor(_Chaining, standard.ProcessPoolExecutor):
     """A drop-in ``concurrent.futures.ProcessPoolExecutor`` whose futures chain.
 
     Takes what the standard one takes. Promise-family stages run in a worker process, so their function, argument
@@ -204,10 +241,9 @@ class ProcessPoolExecutor(_Chaining, cf.ProcessPoolExecutor):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        name = f"ProcessPoolExecutor-{next(_numbers)}"
-        self._home = _Remote(name, self, cf.ProcessPoolExecutor.submit, cf.ProcessPoolExecutor.shutdown)
+        self._home = _Remote(self, standard.ProcessPoolExecutor.submit, standard.ProcessPoolExecutor.shutdown)
 
-    def submit(self, fn: Callable[P, T] = _MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)`` in a worker process; return its future.
 
         Raises:
@@ -225,8 +261,6 @@ class ProcessPoolExecutor(_Chaining, cf.ProcessPoolExecutor):
             cancel_futures: cancel what has not begun, stages included.
         """
         self._home.close(wait=wait, cancel_futures=cancel_futures)
-        if not self._home.pending:
-            super().shutdown(wait=wait and here.run.pool is not self._home, cancel_futures=cancel_futures)
 
 
 class WrappedExecutor(_Chaining, cf.Executor):
@@ -234,17 +268,16 @@ class WrappedExecutor(_Chaining, cf.Executor):
 
     def __init__(self, executor: cf.Executor) -> None:
         self._executor = executor
-        name = f"{type(executor).__name__}-{next(_numbers)}"
-        self._home = _Remote(name, self, WrappedExecutor._pass_on, WrappedExecutor._end)
+        self._home = _Remote(self, WrappedExecutor._pass_on, WrappedExecutor._end, of=executor)
 
     def _pass_on(self, fn: Any, /, *args: Any, **kwargs: Any) -> cf.Future[Any]:
         return self._executor.submit(fn, *args, **kwargs)
 
-    def _end(self, *, wait: bool = False, cancel_futures: bool = False) -> None:
+    def _end(self, *, wait: bool, cancel_futures: bool) -> None:
         known = cancel_futures and "cancel_futures" in inspect.signature(self._executor.shutdown).parameters
         self._executor.shutdown(wait=wait, **({"cancel_futures": True} if known else {}))
 
-    def submit(self, fn: Callable[P, T] = _MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)`` on the executor; return its future.
 
         Raises:
@@ -261,8 +294,6 @@ class WrappedExecutor(_Chaining, cf.Executor):
             cancel_futures: cancel what has not begun, stages included, whether the executor knows this or not.
         """
         self._home.close(wait=wait, cancel_futures=cancel_futures)
-        if not self._home.pending:
-            self._end(wait=wait and here.run.pool is not self._home, cancel_futures=cancel_futures)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._executor!r}>"
@@ -292,6 +323,15 @@ def _end_of_interpreter() -> None:
         _pause.wait(0.01)
 
 
+def _after_fork() -> None:
+    """Forget, in a forked child, what only the parent's threads can bring to an end."""
+    for home in tuple(_homes):
+        home.inflight.clear()
+        home.pending.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 _pause = threading.Event()
 _numbers = itertools.count()
 _homes: weakref.WeakSet[_Remote] = weakref.WeakSet()

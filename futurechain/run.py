@@ -23,14 +23,16 @@ logger = logging.getLogger("futurechain")
 class Run:
     """One thread's share: how deep it is in handlers, what it has put off, whose worker it is."""
 
-    __slots__ = ("depth", "interrupt", "pool", "queue")
+    __slots__ = ("depth", "interrupt", "pool", "queue", "within")
 
     def __init__(self) -> None:
         self.depth = 0
         self.queue: deque[Any] = deque()
         """Stages to start, as zero-argument callables; emptied by the outermost loop of this thread."""
         self.pool: Any = None
-        """The executor whose worker this thread is, or None."""
+        """The home whose worker this thread is, or None: it may carry on with the stages there."""
+        self.within: Any = None
+        """The home for whose chains this thread works, or None: what it attaches there is no outside work."""
         self.interrupt: BaseException | None = None
         """A KeyboardInterrupt that a handler raised in the main thread, to be raised again when the loop is done."""
 

@@ -30,8 +30,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 from futurechain.dispatch import Call, Home
 from futurechain.errors import ExecutorShutdownError
 from futurechain.failure import Failure
-from futurechain.future import Future, Hop, settle
-from futurechain.links import PENDING, UNCLAIMED, claim
+from futurechain.future import MISSING, Future, Hop, new_task, settle
+from futurechain.links import claim
 from futurechain.run import here
 
 __all__ = ["ThreadPoolExecutor", "refusal"]
@@ -39,7 +39,6 @@ __all__ = ["ThreadPoolExecutor", "refusal"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_MISSING: Any = object()
 logger = logging.getLogger("concurrent.futures")
 
 
@@ -73,7 +72,7 @@ class _Crew(Home):
 
     def enlist(self, stage: Any) -> None:
         self.pending[id(stage)] = stage
-        if self.closing and here.run.pool is not self:
+        if self.closing and here.run.within is not self:
             self.retire(stage)  # it will be refused when its turn comes; an error before that still passes through
 
     def retire(self, stage: Any) -> None:
@@ -90,15 +89,13 @@ class _Crew(Home):
         self.staff()
 
     def check(self, task: Any) -> None:
-        """Raise if no new outside work is taken any more."""
+        """Raise: no new work is taken any more."""
+        self.retire(task)
         if self.broken:
-            self.retire(task)
             raise BrokenThreadPool(self.broken)
-        if here.run.pool is not self:
-            self.retire(task)
-            if standard._shutdown:
-                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-            raise RuntimeError(f"cannot schedule new futures after shutdown of {self.name}")
+        if standard._shutdown:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        raise RuntimeError(f"cannot schedule new futures after shutdown of {self.name}")
 
     def start(self, stage: Any, call: Call) -> None:
         stage._call = call
@@ -152,7 +149,7 @@ class _Crew(Home):
 
     def join(self) -> None:
         """Wait for the workers; not from one of them, which would wait for itself."""
-        if here.run.pool is self:
+        if here.run.within is self:
             return
         for thread in iter(self._alive, None):
             thread.join()
@@ -177,7 +174,7 @@ def _fail(stage: Any, error: BaseException) -> None:
 def _work(crew: _Crew) -> None:
     """Execute what is queued until the pool ends: the body of a worker thread."""
     run = here.run
-    run.pool = crew
+    run.pool = run.within = crew
     if crew.initializer is not None:
         try:
             crew.initializer()
@@ -243,7 +240,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         self._first = self._home.at(1)
         weakref.finalize(self, self._home.close).atexit = False
 
-    def submit(self, fn: Callable[P, T] = _MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)``; return its future.
 
         Raises:
@@ -251,14 +248,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
             RuntimeError: after the shutdown.
             BrokenThreadPool: if the initializer failed.
         """
-        if not callable(fn):
-            given = "nothing" if fn is _MISSING else repr(fn)
-            raise TypeError(f"submit() wants a function, as in submit(fn, *args, **kwargs), not {given}")
-        task: Any = Hop()
-        task._fn = task._parent = None
-        task._home = self._first
-        task._outcome = PENDING
-        task._link = [UNCLAIMED]
+        task = new_task(Hop(), fn, self._first)
         task._context = copy_context()
         task._call = fn, args, kwargs
         self._home.submit(task)

@@ -1,0 +1,413 @@
+"""`ThreadPoolExecutor`: whole chains on a pool of threads."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import contextvars
+import gc
+import subprocess
+import sys
+import textwrap
+import threading
+import weakref
+
+import pytest
+import work
+from futurechain import INLINE, Future, ThreadPoolExecutor, succeed
+from futurechain.errors import BrokenExecutor, ExecutorShutdownError
+
+VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
+
+
+def name(*_):
+    return threading.current_thread().name
+
+
+def test_fetch_parse_save_gives_the_last_value(pool):
+    """`submit(fetch).then(parse).then(save).result()` is what the last step returns."""
+    assert pool.submit(work.fetch, "url").then(work.parse).then(work.save).result(10) == "Save successful"
+
+
+def test_fetch_parse_save_with_callbacks(pool):
+    """The same in statement form through `final`, and in fluent form through what the call returns."""
+    future = pool.submit(work.fetch, "url")
+    future.addCallback(work.parse)
+    future.addCallback(work.save)
+
+    assert future.final.result(10) == "Save successful"
+    assert pool.submit(work.fetch, "url").addCallback(work.parse).addCallback(work.save).result(10) == "Save successful"
+    assert future.result() == "page of url"
+
+
+def test_is_a_standard_pool(pool):
+    """Who asks for a standard thread pool gets one."""
+    assert isinstance(pool, cf.ThreadPoolExecutor)
+    assert isinstance(pool.submit(int), Future)
+    assert list(pool.map(work.double, range(5))) == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(("arguments", "named"), [((), "nothing"), ((3,), "3")])
+def test_submit_wants_a_function(pool, arguments, named):
+    """`submit` without a function is a TypeError that names what was given, at the call."""
+    with pytest.raises(TypeError, match=f"not {named}"):
+        pool.submit(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [({"max_workers": 0}, ValueError), ({"initializer": 3}, TypeError)],
+)
+def test_bad_arguments(arguments, error):
+    """The constructor refuses what the standard one refuses."""
+    with pytest.raises(error):
+        ThreadPoolExecutor(**arguments)
+
+
+def test_stages_run_in_the_pool(pool):
+    """A stage runs in a worker, attached before or after its parent is settled; never in the attaching thread."""
+    done = pool.submit(int)
+    done.result(10)
+    prefix = pool._thread_name_prefix
+
+    assert done.then(name).result(10).startswith(prefix)
+    assert done.catch(name).then(name).then(name).result(10).startswith(prefix)
+    assert done.then(name, on=INLINE).result(10) == name()
+
+
+def test_the_worker_carries_on():
+    """The worker that settled the parent runs the first stage itself."""
+    gate = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(lambda: gate.wait(10) and threading.get_ident())
+        second = first.then(lambda ident: (ident, threading.get_ident()))
+        gate.set()
+        before, after = second.result(10)
+
+    assert before == after
+
+
+def test_a_fan_out_uses_all_workers():
+    """Further stages of one future are shared out: three that wait for each other all run."""
+    barrier = threading.Barrier(3)
+    with ThreadPoolExecutor(3) as pool:
+        gate = threading.Event()
+        source = pool.submit(gate.wait, 10)
+        stages = [source.then(lambda _: barrier.wait(10)) for _ in range(3)]
+        gate.set()
+
+        assert sorted(stage.result(10) for stage in stages) == [0, 1, 2]
+
+
+def test_callbacks_run_in_the_settling_thread(pool):
+    """A Twisted-family callback runs in the worker that settles the stage before."""
+    gate = threading.Event()
+    future = pool.submit(gate.wait, 10)
+    future.addCallback(name)
+    gate.set()
+
+    assert future.final.result(10).startswith(pool._thread_name_prefix)
+
+
+def test_pass_through_needs_no_worker():
+    """What is skipped needs no worker: it goes through while all are busy."""
+    gate = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        failed = pool.submit(work.boom)
+        failed.exception(10)
+        pool.submit(gate.wait, 10)
+        passed = failed.then(work.double).then(work.double)
+        assert isinstance(passed.exception(5), ValueError)
+        gate.set()
+
+
+def test_context_is_that_of_the_attaching():
+    """A task and a stage see the context in which they were submitted or attached."""
+    with ThreadPoolExecutor(1) as pool:
+        VARIABLE.set("submitted")
+        gate = threading.Event()
+        task = pool.submit(lambda: gate.wait(10) and VARIABLE.get())
+        VARIABLE.set("attached")
+        stage = task.then(lambda before: (before, VARIABLE.get()))
+        local = task.addCallback(lambda _: VARIABLE.get())
+        VARIABLE.set("later")
+        gate.set()
+
+        assert stage.result(10) == ("submitted", "attached")
+        assert local.result(10) == "unset"
+
+
+def test_returned_tasks_are_flattened(pool):
+    """A task, too, may return a future or be followed by one."""
+    assert pool.submit(pool.submit, work.double, 4).result(10) == 8
+    assert pool.submit(work.double, 2).then(lambda value: pool.submit(work.double, value)).result(10) == 8
+
+
+# -- ending ---------------------------------------------------------------------------------------------------------
+
+
+def test_shutdown_waits_for_whole_chains():
+    """Leaving the with block waits for stages that were not submitted yet."""
+    seen, gate = [], threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(gate.wait, 10).then(seen.append).then(lambda _: seen.append("last"))
+        gate.set()
+
+    assert seen == [True, "last"]
+
+
+def test_shutdown_without_waiting_lets_chains_end():
+    """After shutdown(wait=False) what was begun still ends; new work is refused."""
+    gate = threading.Event()
+    pool = ThreadPoolExecutor(1)
+    stage = pool.submit(gate.wait, 10).then(str).then(str)
+    pool.shutdown(wait=False)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(int)
+    gate.set()
+
+    assert stage.result(10) == "True"
+
+
+def test_stages_attached_in_time_run_although_the_pool_has_no_thread_yet():
+    """A pending stage of a pool that never had a task is waited for, too."""
+    pool, source = ThreadPoolExecutor(1), Future()
+    stage = source.then(work.double, on=pool)
+    pool.shutdown(wait=False)
+    source.set_result(2)
+
+    assert stage.result(10) == 4
+    pool.shutdown()
+
+
+def test_shutdown_cancels_pending_stages():
+    """shutdown(cancel_futures=True) cancels queued tasks and pending stages; what runs is left to end."""
+    gate, started = threading.Event(), threading.Event()
+    pool = ThreadPoolExecutor(1)
+    running = pool.submit(lambda: started.set() or gate.wait(10))
+    stage, queued = running.then(str), pool.submit(int)
+    started.wait(10)
+    pool.shutdown(wait=False, cancel_futures=True)
+    gate.set()
+    pool.shutdown()
+
+    assert running.result(0) is True
+    assert stage.cancelled()
+    assert queued.cancelled()
+
+
+def test_a_stage_after_the_shutdown_fails_with_the_remedy():
+    """A stage on a pool that has been shut down fails with an error that shows what to do."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(int)
+    pool.shutdown()
+
+    with pytest.raises(ExecutorShutdownError, match="on=INLINE"):
+        future.then(str).result(0)
+    assert future.then(str, on=INLINE).result(0) == "0"
+    assert future.then(None).result(0) == 0
+
+
+def test_shutdown_from_a_worker():
+    """A task may shut its own pool down; it does not wait for itself."""
+    pool = ThreadPoolExecutor(1)
+
+    assert pool.submit(pool.shutdown).result(10) is None
+    pool.shutdown()
+
+
+def test_a_dropped_pool_ends_its_chains_and_threads():
+    """An executor that is collected still ends what was begun, and its threads go."""
+    gate = threading.Event()
+    pool = ThreadPoolExecutor(1)
+    stage, threads = pool.submit(gate.wait, 10).then(str), tuple(pool._threads)
+    ref = weakref.ref(pool)
+    del pool
+    gc.collect()
+    gate.set()
+
+    assert ref() is None
+    assert stage.result(10) == "True"
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_no_thread_is_left():
+    """A closed pool leaves no thread behind."""
+    before = threading.active_count()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work.double, range(100)))
+
+    assert threading.active_count() <= before
+
+
+# -- failing --------------------------------------------------------------------------------------------------------
+
+
+def test_system_exit_costs_no_worker():
+    """sys.exit() in a task, a stage, a callback or a done callback settles it, and the worker goes on."""
+    with ThreadPoolExecutor(1) as pool:
+        task = pool.submit(work.leave)
+        task.add_done_callback(work.leave)
+        assert isinstance(task.exception(10), SystemExit)
+        assert isinstance(pool.submit(int).then(work.leave).exception(10), SystemExit)
+        assert isinstance(pool.submit(int).addCallback(work.leave).exception(10), SystemExit)
+        assert pool.submit(work.double, 2).result(10) == 4
+
+
+def test_a_failing_initializer_breaks_the_pool(caplog):
+    """Everything on the pool fails, now and later."""
+    pool = ThreadPoolExecutor(1, initializer=work.boom)
+    with pytest.raises(BrokenExecutor):
+        pool.submit(int).result(10)
+    with pytest.raises(BrokenExecutor):
+        pool.submit(int)
+    assert isinstance(succeed(1).then(str, on=pool).exception(10), BrokenExecutor)
+    assert "Exception in initializer" in caplog.text
+    pool.shutdown()
+
+
+def test_initializer_runs_in_each_thread():
+    """The initializer gets its arguments, once in each thread."""
+    seen = []
+    with ThreadPoolExecutor(1, "named", seen.append, ("ready",)) as pool:
+        assert pool.submit(name).result(10) == "named_0"
+
+    assert seen == ["ready"]
+
+
+def test_a_thread_that_cannot_be_started(monkeypatch):
+    """submit raises what the start raises; a stage fails with it."""
+    pool = ThreadPoolExecutor(1)
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start"):
+        pool.submit(int)
+    assert isinstance(succeed(1).then(str, on=pool).exception(10), RuntimeError)
+    monkeypatch.undo()
+    pool.shutdown(cancel_futures=True)
+
+
+def test_repr_tells_the_state(pool):
+    """The repr has the name, the state and the number of threads."""
+    assert repr(pool) == f"<ThreadPoolExecutor {pool._thread_name_prefix} open, 0 threads>"
+
+
+def test_interpreter_exit_ends_chains():
+    """At interpreter exit the chains of a pool nobody closed still end; submitting then is refused."""
+    program = """
+        import atexit, concurrent.futures.thread, threading
+        from futurechain import ThreadPoolExecutor
+        pool = ThreadPoolExecutor(1)
+        gate = threading.Event()
+        pool.submit(gate.wait, 10).then(str).then(print)
+
+        def open_at_exit():
+            while not concurrent.futures.thread._shutdown:
+                pass
+            gate.set()
+
+        threading.Thread(target=open_at_exit).start()
+
+        def late():
+            try:
+                pool.submit(int)
+            except RuntimeError as error:
+                print(error)
+
+        atexit.register(late)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert run.stderr == ""
+    assert run.stdout == "True\ncannot schedule new futures after interpreter shutdown\n"
+
+
+# -- races ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hectic():
+    """Threads are switched as often as the interpreter can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_submit_against_shutdown(hectic):
+    """Submitted in the very moment of the shutdown, a task is refused or it runs; nothing is lost."""
+    for _ in range(300):
+        pool, barrier, outcomes = ThreadPoolExecutor(2), threading.Barrier(2), []
+
+        def submit(pool=pool, barrier=barrier, outcomes=outcomes):
+            barrier.wait()
+            try:
+                for _ in range(5):
+                    outcomes.append(pool.submit(int).then(str))
+            except RuntimeError:
+                outcomes.append(None)
+
+        thread = threading.Thread(target=submit)
+        thread.start()
+        barrier.wait()
+        pool.shutdown()
+        thread.join()
+        for future in filter(None, outcomes):
+            assert future.result(10) == "0" if future.exception(10) is None else True
+
+
+def test_attach_against_settle(hectic):
+    """Stages attached by one thread while another settles the future all run, exactly once."""
+    for _ in range(500):
+        future, barrier, seen = Future(), threading.Barrier(2), []
+        thread = threading.Thread(target=lambda f=future, b=barrier: (b.wait(), f.set_result(1)))
+        thread.start()
+        barrier.wait()
+        stages = [future.then(seen.append) for _ in range(5)]
+        thread.join()
+        for stage in stages:
+            stage.result(10)
+
+        assert seen == [1] * 5
+
+
+def test_settle_against_settle_against_cancel(hectic):
+    """Of several who settle one future exactly one wins."""
+    for _ in range(500):
+        future, barrier, won = Future(), threading.Barrier(3), []
+
+        def attempt(action, future=future, barrier=barrier, won=won):
+            barrier.wait()
+            try:
+                if action(future) is not False:
+                    won.append(action)
+            except cf.InvalidStateError:
+                pass
+
+        actions = (lambda f: f.set_result(1), lambda f: f.set_exception(KeyError()), Future.cancel)
+        threads = [threading.Thread(target=attempt, args=(action,)) for action in actions]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert len(won) == 1
+        assert future.done()
+
+
+def test_cancel_against_run(hectic):
+    """A queued task that is cancelled never runs, one that runs is not cancelled."""
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(1000):
+            ran = []
+            task = pool.submit(ran.append, 1)
+            cancelled = task.cancel()
+            cf.wait([task], 10)
+            assert bool(ran) is not cancelled
+            assert task.cancelled() is cancelled

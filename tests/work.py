@@ -1,0 +1,75 @@
+"""Module-level functions for tests: what runs in worker processes has to be importable."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+
+def add(left, right):
+    return left + right
+
+
+def double(value):
+    return value * 2
+
+
+def fetch(url):
+    return f"page of {url}"
+
+
+def parse(page):
+    return {"page": page}
+
+
+def save(record):
+    return "Save successful"
+
+
+def boom(*_):
+    raise ValueError("boom")
+
+
+def leave(*_):
+    sys.exit(3)
+
+
+def pid(*_):
+    return os.getpid()
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def give_lock(*_):
+    return threading.Lock()
+
+
+class Stubborn(Exception):
+    """An exception that does not pickle."""
+
+    def __init__(self):
+        super().__init__("stubborn")
+        self.lock = threading.Lock()
+
+
+def raise_stubborn(*_):
+    raise Stubborn
+
+
+class Falsy(Exception):
+    """An exception that is false."""
+
+    def __bool__(self):
+        return False
+
+
+def raise_falsy(*_):
+    raise Falsy("falsy")
+
+
+def recover(error):
+    return f"recovered from {type(error).__name__}"
