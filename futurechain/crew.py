@@ -17,6 +17,8 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from futurechain import clock
+
 __all__ = ["busy", "is_reserved", "post", "run"]
 
 IDLE_SECONDS = 5.0
@@ -55,7 +57,7 @@ def busy() -> bool:
 def is_reserved() -> bool:
     """Tell whether this thread manages a pool or runs an event loop, so that user code must not hold it up."""
     thread = threading.current_thread()
-    if thread.name == "futurechain-clock" or type(thread).__name__ == "_ExecutorManagerThread":  # standard and loky's
+    if thread.name == clock.THREAD_NAME or type(thread).__name__ == "_ExecutorManagerThread":  # standard and loky's
         return True
     asyncio: Any = sys.modules.get("asyncio.events")
     return asyncio is not None and asyncio._get_running_loop() is not None
