@@ -1,0 +1,216 @@
+"""The poetry program: real servers, real pools, real processes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from importlib.resources import files
+
+import pytest
+from futurechain import INLINE, ThreadPoolExecutor
+from futurechain.poetry import client, engine, main
+from futurechain.poetry.server import PoetryServer
+
+POEM = "You are the sea,\nand never sad.\n"
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "futurechain", "poetry", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture
+def poem(tmp_path):
+    path = tmp_path / "poem.txt"
+    path.write_text(POEM)
+    return str(path)
+
+
+@pytest.fixture
+def gibberish(tmp_path):
+    path = tmp_path / "gibberish.txt"
+    path.write_text("0101 0110 %%%%\n1111\n")
+    return str(path)
+
+
+# -- the engine and the servers -----------------------------------------------------------------------------------------
+
+
+def test_byronify_changes_words():
+    """The engine replaces words, and keeps capitals and everything else."""
+    assert engine.byronify(POEM) == "Thee art the main,\nand ne'er melancholy.\n"
+
+
+@pytest.mark.parametrize("text", ["", "one line only", "0101 0110\n1111 %%%%\n"])
+def test_gibberish(text):
+    """What is no poem is a GibberishError."""
+    with pytest.raises(engine.GibberishError):
+        engine.byronify(text)
+
+
+def test_trouble():
+    """The engine fails as often as it is told to, on the same poems for the same seed."""
+    with pytest.raises(engine.EngineTroubleError):
+        engine.byronify(POEM, 1.0)
+    assert engine.byronify(POEM, 0.0)
+
+
+def test_server_sends_the_poem():
+    """A server sends its poem in pieces to everybody who connects."""
+    with PoetryServer(POEM.encode(), chunk=7, delay=0.0001) as server:
+        assert client.download(server.address).text == POEM
+        assert client.download(server.address).size == len(POEM)
+
+
+def test_a_server_that_is_down_refuses():
+    """Nobody listens there."""
+    with PoetryServer(b"", chunk=1, delay=0.1, down=True) as server, pytest.raises(OSError):
+        client.download(server.address)
+
+
+def test_an_empty_poem_is_a_failed_download():
+    """A server that sends nothing has no poem."""
+    with PoetryServer(b"", chunk=1, delay=0.1) as server, pytest.raises(ConnectionError):
+        client.download(server.address)
+
+
+def test_a_reader_that_goes_away_harms_no_server():
+    """The server goes on for the next one."""
+    with PoetryServer(POEM.encode() * 1000, chunk=5, delay=0.00001) as server:
+        import socket
+
+        socket.create_connection(server.address).close()
+        assert client.download(server.address).size == len(POEM) * 1000
+
+
+# -- the rules ------------------------------------------------------------------------------------------------------
+
+
+def get(text, trouble=0.0, **options):
+    with PoetryServer(text.encode(), chunk=50, delay=0.0001, **options) as server, ThreadPoolExecutor(1) as threads:
+        return client.get_poem(server.address, threads, INLINE, trouble, 0, print)
+
+
+def test_a_poem_is_transformed():
+    """A poem in hand is the transformed one."""
+    assert get(POEM).result(0).text.startswith("Thee art")
+
+
+def test_an_engine_error_keeps_the_original():
+    """Another error of the engine costs only the improvement."""
+    assert get(POEM, trouble=1.0).result(0).text == POEM
+
+
+def test_gibberish_is_a_failed_download():
+    """What the engine takes for no poem fails."""
+    assert isinstance(get("0101 0110\n1111").exception(0), engine.GibberishError)
+
+
+def test_a_failed_download_fails():
+    """So does what cannot be downloaded."""
+    assert isinstance(get(POEM, down=True).exception(0), OSError)
+
+
+# -- the program ----------------------------------------------------------------------------------------------------
+
+
+def test_poems_come_along():
+    """The default poems are package data, and none is gibberish."""
+    shelf = list((files("futurechain.poetry") / "poems").iterdir())
+
+    assert len(shelf) >= 4
+    for path in shelf:
+        assert engine.byronify(path.read_text())
+
+
+def test_default_run():
+    """By default every poem is printed, with a summary; stderr is quiet when nobody watches."""
+    result = run("--delay", "0.001")
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Ozymandias" in result.stdout
+    assert "4 of 4 poems" in result.stdout.splitlines()[-1]
+    assert "one after another" in result.stdout.splitlines()[-1]
+
+
+def test_in_process(poem, capsys):
+    """The same through main()."""
+    assert main(["--trouble", "0", poem]) == 0
+    assert "Thee art the main" in capsys.readouterr().out
+    assert main(["--trouble", "1", poem]) == 0
+    assert "You are the sea" in capsys.readouterr().out
+
+
+def test_apologies(poem, gibberish, tmp_path, capsys):
+    """Gibberish, a server that is down, an empty file and a missing one: apologies, and status 1."""
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    status = main(["--down", "1", poem, gibberish, str(empty), str(tmp_path / "missing.txt")])
+    out, err = capsys.readouterr()
+
+    assert status == 1
+    assert out.count(client.SORRY) == 3
+    assert "0 of 4 poems" in out
+    assert "is empty" in err
+    assert "cannot read" in err
+    assert "missing.txt" in err
+
+
+def test_help_and_bad_usage(capsys):
+    """--help tells all; bad values are named."""
+    result = run("--help")
+    assert "Exit status" in result.stdout
+    for arguments in (["--chunk", "0"], ["--delay", "nan"], ["--trouble", "2"]):
+        with pytest.raises(SystemExit) as exit_status:
+            main(arguments)
+        assert exit_status.value.code == 2
+        assert arguments[1] in capsys.readouterr().err
+
+
+def test_progress_on_a_terminal(poem):
+    """Somebody who watches stderr sees a line per event."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "futurechain", "poetry", "--trouble", "1", poem], stdout=subprocess.PIPE, stderr=theirs
+    )
+    os.close(theirs)
+    process.communicate(timeout=60)
+    seen = os.read(ours, 10_000).decode()
+    os.close(ours)
+
+    assert "32 bytes" in seen
+    assert "kept the original" in seen
+
+
+def test_ctrl_c_ends_cleanly():
+    """Ctrl-C, which the whole process group gets: a message, status 130, no traceback, soon."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CTRL_C],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+
+    assert (process.returncode, err.strip()) == (130, "poetry: interrupted")
+
+
+CTRL_C = """
+import sys
+from futurechain.poetry import client
+print_poems = client.print_poems
+client.print_poems = lambda *arguments: print("ready", flush=True) or print_poems(*arguments)
+sys.exit(client.main(["--delay", "5"]))
+"""
