@@ -11,15 +11,16 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "futurechain"
 
 LAYERS = (
-    ("errors", "clock", "trace", "run", "report"),
-    ("failure", "diagram", "timeline"),
-    ("links", "dispatch", "simulator"),
+    ("errors", "clock", "run"),
+    ("failure", "crew", "testing"),
+    ("links", "dispatch", "report"),
     ("standard", "plans"),
     ("future",),
-    ("executors", "combinators", "timing", "coroutines", "defer", "render", "testing"),
-    ("pipeline",),
+    ("threads",),
+    ("remote",),
     ("__init__",),
-    ("poetry", "cli"),
+    ("poetry",),
+    ("cli",),
     ("__main__",),
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

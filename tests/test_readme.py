@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -30,10 +31,11 @@ def examples() -> Iterator[tuple[str, str]]:
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run Python in a process of its own, with warnings as errors."""
     command = [sys.executable, "-W", "error", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd, env=environment, check=False)
 
 
-@pytest.mark.parametrize(("code", "expected"), examples())
+@pytest.mark.parametrize(("code", "expected"), list(examples()))
 def test_examples_run(code: str, expected: str, tmp_path: Path) -> None:
     """Each Python block is a program that prints the text block after it, and nothing without one."""
     program = tmp_path / "example.py"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 from collections.abc import Awaitable
-from typing import assert_type
+from typing import Any, assert_type
 
 from futurechain import (
     INLINE,
@@ -34,8 +34,21 @@ def save(words: list[str]) -> int:
     return len(words)
 
 
+def save_later(words: list[str]) -> Future[int]:
+    return succeed(len(words))
+
+
+def save_elsewhere(words: list[str]) -> cf.Future[int]:
+    return succeed(len(words))
+
+
 async def count(words: list[str]) -> int:
     return len(words)
+
+
+def join(words: list[str], separator: str, *, upper: bool = False) -> str:
+    text = separator.join(words)
+    return text.upper() if upper else text
 
 
 def recover(error: BaseException) -> bytes:
@@ -50,16 +63,21 @@ def a_chain_has_the_type_of_its_last_step(pool: ThreadPoolExecutor) -> None:
     assert_type(pool.submit(fetch, "x"), Future[bytes])
     assert_type(pool.submit(fetch, "x").then(parse), Future[list[str]])
     assert_type(pool.submit(fetch, "x").then(parse).then(save).result(), int)
+    pool.submit(fetch, "x").then(save)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    pool.submit(fetch, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def a_returned_future_or_coroutine_is_flattened(words: Future[list[str]]) -> None:
-    assert_type(words.then(lambda found: succeed(len(found))), Future[int])
+    assert_type(words.then(save_later), Future[int])
+    assert_type(words.then(save_elsewhere), Future[int])
     assert_type(words.then(count), Future[int])
 
 
 def an_error_handler_may_change_the_type(page: Future[bytes]) -> None:
     assert_type(page.catch(recover), Future[bytes])
     assert_type(page.catch(KeyError, recover), Future[bytes])
+    assert_type(page.catch(KeyError, lambda error: error.args), Future[bytes | tuple[Any, ...]])
+    assert_type(page.then(on_error=recover), Future[bytes])
     assert_type(page.catch((KeyError, OSError), lambda error: 0), Future[bytes | int])
     assert_type(page.then(parse, lambda error: 0), Future[list[str] | int])
     assert_type(page.finally_(lambda: None), Future[bytes])
@@ -67,8 +85,12 @@ def an_error_handler_may_change_the_type(page: Future[bytes]) -> None:
 
 def twisted_words_are_typed_too(words: Future[list[str]]) -> None:
     assert_type(words.addCallback(save), Future[int])
+    assert_type(words.addCallback(None), Future[list[str]])
+    assert_type(words.addCallback(join, ",", upper=True), Future[str])
     assert_type(words.addErrback(rescue), Future[list[str] | int])
-    assert_type(words.addCallbacks(save, rescue), Future[int])
+    assert_type(words.addCallbacks(save, rescue), Future[Any])
+    words.addCallback(join, 3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    words.addCallback(parse)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def a_future_is_the_standard_one(page: Future[bytes]) -> None:
@@ -78,6 +100,8 @@ def a_future_is_the_standard_one(page: Future[bytes]) -> None:
     assert_type(wrap_future(standard), Future[bytes])
     assert_type(page.timeout(1.5), Future[bytes])
     assert_type(page.shield(), Future[bytes])
+    for done in cf.as_completed([page]):
+        assert_type(done.result(), bytes)
     del awaitable
 
 
