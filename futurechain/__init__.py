@@ -1,8 +1,30 @@
-"""Chaining for ``concurrent.futures``."""
+"""Chaining for ``concurrent.futures``: `Future` with ``then``, ``catch``, ``addCallback``, on any executor.
+
+General layout, each module importing only from those above it:
+
+* `errors`, `failure`: how a call ends badly; `clock`: time; `run`: what a thread is doing for the library
+* `crew`: callback threads; `report`: errors that nobody saw
+* `links`: who waits for a future, and the atomic steps that decide every race; `dispatch`: where a stage runs
+* `standard`, `plans`: the standard interface; what a stage does with an outcome
+* `future`: the future, and the loop that settles chains
+* `threads`, `remote`: the thread pool; the process pool, and anybody's executor
+* `testing`: a clock for tests
+* `poetry`, `cli`: the example program, the command line
+"""
 
 from futurechain.failure import Failure
 from futurechain.future import INLINE, Future, fail, succeed, wrap_future
 from futurechain.remote import ProcessPoolExecutor, wrap_executor
 from futurechain.threads import ThreadPoolExecutor
 
-__all__ = ["INLINE", "Failure", "Future", "ProcessPoolExecutor", "ThreadPoolExecutor", "fail", "succeed", "wrap_executor", "wrap_future"]
+__all__ = [
+    "INLINE",
+    "Failure",
+    "Future",
+    "ProcessPoolExecutor",
+    "ThreadPoolExecutor",
+    "fail",
+    "succeed",
+    "wrap_executor",
+    "wrap_future",
+]

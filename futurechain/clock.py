@@ -147,7 +147,7 @@ class Clock:
 
 _clock: Any = Clock()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: getattr(_clock, "_begin", int)())
+    os.register_at_fork(after_in_child=_clock._begin)
 
 
 def now() -> float:

@@ -89,8 +89,9 @@ def _work() -> None:
 
 def _after_fork() -> None:
     """Begin anew in a forked child: it has none of the threads."""
-    global _jobs
-    _jobs = SimpleQueue()
+    with contextlib.suppress(Empty):
+        while True:
+            _jobs.get_nowait()
     _idle.clear()
     _busy.clear()
 

@@ -88,6 +88,7 @@ class Chain:
         self.tail_place = Tail(self)
 
     def grow(self) -> Place:
+        """Return the place of a promise-family stage that is attached here."""
         return self.home.at(self.depth + 1)
 
 
@@ -98,12 +99,13 @@ class Tail(weakref.ref[Chain]):
     next = None
 
     def __init__(self, chain: Chain) -> None:
-        super().__init__(chain)
+        super().__init__(chain)  # type: ignore[call-arg]
         self.home = chain.home
         self.local = chain.local
         self.depth = chain.depth
 
     def grow(self) -> Place:
+        """Return the place of a promise-family stage that is attached here."""
         return self.home.at(self.depth + 1)
 
 

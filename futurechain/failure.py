@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from typing import Any, NoReturn, TextIO, final
+from typing import Any, NoReturn, TextIO, TypeAlias, final
 
 __all__ = ["Failure", "RemoteTraceback"]
 
@@ -23,6 +23,10 @@ class RemoteTraceback(Exception):  # noqa: N818  # it is not raised: it is the `
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
+
+
+ErrorType: TypeAlias = type[BaseException] | str
+"""An exception class, or the full name of one."""
 
 
 @final
@@ -69,7 +73,7 @@ class Failure:
         """The class of the exception."""
         return self.value.__class__
 
-    def check(self, *types: type[BaseException] | str) -> type[BaseException] | str | None:
+    def check(self, *types: ErrorType) -> ErrorType | None:
         """Return the first of `types` that the exception is an instance of, or None.
 
         Args:
@@ -81,7 +85,7 @@ class Failure:
                 return wanted
         return None
 
-    def trap(self, *types: type[BaseException] | str) -> type[BaseException] | str:
+    def trap(self, *types: ErrorType) -> ErrorType:
         """Return the first matching one of `types`; raise the exception itself when none matches."""
         matching = self.check(*types)
         if matching is None:
@@ -96,7 +100,7 @@ class Failure:
         """Return the message of the exception as one string."""
         try:
             return str(self.value)
-        except Exception as error:  # noqa: BLE001  # a broken __str__ must not hide the failure
+        except Exception as error:  # a broken __str__ must not hide the failure
             return f"<{self.type.__qualname__} whose __str__ raised {error.__class__.__qualname__}>"
 
     def getTraceback(self) -> str:

@@ -23,14 +23,12 @@ import concurrent.futures as cf
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from itertools import islice
-from typing import Any, ParamSpec, TypeVar, cast
-
-from typing_extensions import Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
 
 from futurechain import clock, crew, report
 from futurechain.dispatch import Call, Home, Place, chain_end, extend, home_of
@@ -43,10 +41,10 @@ from futurechain.standard import StandardFuture
 
 __all__ = [
     "INLINE",
+    "MISSING",
     "Foreign",
     "Future",
     "Hop",
-    "MISSING",
     "carry_on",
     "fail",
     "new_task",
@@ -64,6 +62,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
 V = TypeVar("V")
+Waited: TypeAlias = cf.Future[U] | Coroutine[Any, Any, U]
+"""What a handler may return to have its stage wait."""
+E = TypeVar("E", bound=BaseException)
+Types: TypeAlias = type[E] | tuple[type[E], ...]
+Executor: TypeAlias = cf.Executor
 
 _PLAIN = frozenset(
     {type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, object, type}
@@ -83,8 +86,9 @@ suspend: list[Callable[[Any], Generator[Any, Any, Any]]] = []
 class Future(StandardFuture[T]):
     """The result of work that may not be done yet, which can be chained.
 
-    Settled once and never re-opened. Two families of methods go on from it: Twisted's (``addCallback`` and so on) attach
-    to the **end of the chain** that this future belongs to, the promises' (``then`` and so on) to **this** future.
+    Settled once and never re-opened. Two families of methods go on from it: Twisted's (``addCallback`` and so on)
+    attach to the **end of the chain** that this future belongs to, the promises' (``then`` and so on) to **this**
+    future.
 
     Threads: Twisted-family callbacks run in the thread that settles the stage before, or at once in the attaching
     thread. Promise-family stages run on the chain's executor: the one whose ``submit`` began it, or `INLINE`.
@@ -107,13 +111,43 @@ class Future(StandardFuture[T]):
         super().__init_subclass__(**options)
         cls._weakly_held = producer
         if producer and "__del__" not in cls.__dict__:
-            cls.__del__ = _lost  # type: ignore[attr-defined]
+            setattr(cls, "__del__", _lost)  # noqa: B010  # a type checker takes the assignment for a mistake
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         return cast("Self", object.__new__(Promise if cls is Future else cls))
 
     # -- the promise family ---------------------------------------------------------------------------------------
 
+    @overload
+    def then(self, on_result: None = None, on_error: None = None, *, on: Executor | None = None) -> Future[T]: ...
+    @overload
+    def then(
+        self, on_result: None, on_error: Callable[[Any], Waited[V]], *, on: Executor | None = None
+    ) -> Future[T | V]: ...
+    @overload
+    def then(
+        self, on_result: None = None, *, on_error: Callable[[Any], Waited[V]], on: Executor | None = None
+    ) -> Future[T | V]: ...
+    @overload
+    def then(
+        self, on_result: Callable[[T], Waited[U]], on_error: None = None, *, on: Executor | None = None
+    ) -> Future[U]: ...
+    @overload
+    def then(
+        self, on_result: Callable[[T], Waited[U]], on_error: Callable[[Any], Waited[V]], *, on: Executor | None = None
+    ) -> Future[U | V]: ...
+    @overload
+    def then(self, on_result: Callable[[T], U], on_error: None = None, *, on: Executor | None = None) -> Future[U]: ...
+    @overload
+    def then(self, on_result: None, on_error: Callable[[Any], V], *, on: Executor | None = None) -> Future[T | V]: ...
+    @overload
+    def then(
+        self, on_result: None = None, *, on_error: Callable[[Any], V], on: Executor | None = None
+    ) -> Future[T | V]: ...
+    @overload
+    def then(
+        self, on_result: Callable[[T], U], on_error: Callable[[Any], V], *, on: Executor | None = None
+    ) -> Future[U | V]: ...
     def then(self, on_result: Any = None, on_error: Any = None, *, on: Any = None) -> Future[Any]:
         """Attach a stage to this future; return the stage, which is the first future of a new chain.
 
@@ -138,6 +172,20 @@ class Future(StandardFuture[T]):
         check_handler(on_result, "then")
         return stage_on(self, Then(on_result, check_handler(on_error, "then")), on)
 
+    @overload
+    def catch(self, handler: None, /, *, on: Executor | None = None) -> Future[T]: ...
+    @overload
+    def catch(self, handler: Callable[[Any], Waited[V]], /, *, on: Executor | None = None) -> Future[T | V]: ...
+    @overload
+    def catch(self, handler: Callable[[Any], V], /, *, on: Executor | None = None) -> Future[T | V]: ...
+    @overload
+    def catch(self, types: Types[E], handler: None, /, *, on: Executor | None = None) -> Future[T]: ...
+    @overload
+    def catch(
+        self, types: Types[E], handler: Callable[[E], Waited[V]], /, *, on: Executor | None = None
+    ) -> Future[T | V]: ...
+    @overload
+    def catch(self, types: Types[E], handler: Callable[[E], V], /, *, on: Executor | None = None) -> Future[T | V]: ...
     def catch(self, *args: Any, on: Any = None) -> Future[Any]:
         """Attach a stage that runs on errors only: ``catch(handler)`` or ``catch(types, handler)``.
 
@@ -173,7 +221,7 @@ class Future(StandardFuture[T]):
 
     # -- Twisted's family -----------------------------------------------------------------------------------------
 
-    def addCallbacks(  # noqa: PLR0913  # Twisted's signature
+    def addCallbacks(  # Twisted's signature
         self,
         callback: Any,
         errback: Any = None,
@@ -200,6 +248,16 @@ class Future(StandardFuture[T]):
         )
         return _append(self, _new(Local, plan, None))
 
+    @overload
+    def addCallback(self, callback: None) -> Future[T]: ...
+    @overload
+    def addCallback(
+        self, callback: Callable[Concatenate[Any, P], Waited[U]], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[U]: ...
+    @overload
+    def addCallback(
+        self, callback: Callable[Concatenate[Any, P], U], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[U]: ...
     def addCallback(self, callback: Any, *args: Any, **kwargs: Any) -> Future[Any]:
         """Attach ``callback(result, *args, **kwargs)`` to the end of the chain; return the new final future.
 
@@ -213,6 +271,16 @@ class Future(StandardFuture[T]):
         child._fn = check_handler(callback, "addCallback")
         return _append(self, child)
 
+    @overload
+    def addErrback(self, errback: None) -> Future[T]: ...
+    @overload
+    def addErrback(
+        self, errback: Callable[Concatenate[Failure, P], Waited[V]], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T | V]: ...
+    @overload
+    def addErrback(
+        self, errback: Callable[Concatenate[Failure, P], V], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T | V]: ...
     def addErrback(self, errback: Any, *args: Any, **kwargs: Any) -> Future[Any]:
         """Attach ``errback(failure, *args, **kwargs)`` to the end of the chain; return the new final future.
 
@@ -244,7 +312,7 @@ class Future(StandardFuture[T]):
         return succeed(value)
 
     @classmethod
-    def fail(cls, exception: BaseException) -> Future[Any]:
+    def fail(cls, exception: BaseException | Failure) -> Future[Any]:
         """Return a future that has failed with `exception` already."""
         return fail(exception)
 
@@ -299,7 +367,8 @@ class Future(StandardFuture[T]):
         state = self._state.lower()
         outcome = self._outcome
         if outcome is not PENDING:
-            name = f"raised {type(outcome.value).__name__}" if type(outcome) is Failure else f"returned {type(outcome).__name__}"
+            failed = type(outcome) is Failure
+            name = f"raised {type(outcome.value).__name__}" if failed else f"returned {type(outcome).__name__}"
             state = "cancelled" if self.cancelled() else f"finished {name}"
         stage = "" if self._fn is None else f" stage {label(self._fn)}"
         waiting = sum(1 for _ in consumers(self))
@@ -325,9 +394,10 @@ class Future(StandardFuture[T]):
             if outcome is not PENDING:
                 publish(self, outcome)
                 _follow(self, run)
+            del outcome  # no cycle: a traceback may keep this frame
         finally:
             run.depth -= 1
-            self = outcome = None  # type: ignore[assignment]  # no cycle: a traceback may keep this frame
+            del self, call
         if not run.depth:
             run.leave()
 
@@ -448,13 +518,13 @@ def succeed(value: U) -> Future[U]:
     return cast("Future[U]", future)
 
 
-def fail(exception: BaseException) -> Future[Any]:
+def fail(exception: BaseException | Failure) -> Future[Any]:
     """Return a future that has failed with `exception` already.
 
     Raises:
         TypeError: if it is not an exception.
     """
-    if type(exception) is Failure:
+    if isinstance(exception, Failure):
         return succeed(exception)
     if not isinstance(exception, BaseException):
         raise TypeError(f"fail() wants an exception such as ValueError('...'), not {exception!r}")
@@ -592,7 +662,7 @@ def _follow(future: Any, run: Run) -> None:
     todo: deque[Any] = deque()
     while True:
         link, outcome = future._link, future._outcome
-        child = None
+        child: Any = None
         if link is not None and len(link) == 1:
             try:
                 child = link.pop(0)
@@ -623,7 +693,7 @@ def _follow(future: Any, run: Run) -> None:
         else:
             _branch(future, child, run, todo)
         if not todo:
-            future = child = outcome = None  # no cycle: a traceback may keep this frame
+            del future, child, outcome  # no cycle: a traceback may keep this frame
             return
         future = todo.popleft()
 
@@ -721,14 +791,14 @@ def _perform(stage: Any, call: Call, run: Run, context: Any = None) -> Any:
         value = fn(*args, **kwargs) if context is None else context.run(fn, *args, **kwargs)
     except BaseException as error:
         failure = _failed(stage, error, run)
-        stage = call = fn = args = kwargs = None  # the traceback keeps this frame: no cycle through what it holds
+        del stage, call, fn, args, kwargs  # the traceback keeps this frame: no cycle through what it holds
         return failure
     return value if type(value) in _PLAIN else resolve(stage, value)
 
 
 def _failed(stage: Any, error: BaseException, run: Run) -> Failure:
     """Wrap what a handler raised."""
-    if error.__traceback__ is not None:  # without the frame of the caller: it would hold the stage, which holds the error
+    if error.__traceback__ is not None:  # without our caller's frame: it holds the stage, which holds the error
         error.__traceback__ = error.__traceback__.tb_next
     run.catch(error)
     report.annotate(error, stage)
@@ -760,7 +830,7 @@ class WeakAdopt(weakref.ref[Any]):
     __slots__ = ("inner",)
 
     def __init__(self, target: Any, inner: Any) -> None:
-        super().__init__(target, WeakAdopt._drop)
+        super().__init__(target, WeakAdopt._drop)  # type: ignore[call-arg]
         self.inner = weakref.ref(inner)
 
     def __new__(cls, target: Any, inner: Any) -> Self:
@@ -971,8 +1041,8 @@ def outcome_of(future: cf.Future[Any]) -> Any:
 def wrap_future(future: cf.Future[T]) -> Future[T]:
     """Adopt any ``concurrent.futures.Future``: return a `Future` with the same outcome; ours are returned as they are.
 
-    Cancelling the one that is returned cancels `future`. Dependents run in the thread that settles `future`, but never on
-    the manager thread of a pool, nor on the thread of an event loop.
+    Cancelling the one that is returned cancels `future`. Dependents run in the thread that settles `future`, but
+    never on the manager thread of a pool, nor on the thread of an event loop.
 
     Raises:
         TypeError: if it is no such future.

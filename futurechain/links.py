@@ -21,8 +21,8 @@ handler or a finalizer may interrupt anything and use the same futures.
 * *Forwarding.* A stage that waits for a returned future gets a new list; an attacher that appended to the old one
   sees that the link has changed, and attaches again.
 
-An *entry* is a stage (a future) or an object with ``fire(future, outcome)``, called once, and ``_live()``, which says whether
-it still counts as a consumer.
+An *entry* is a stage (a future) or an object with ``fire(future, outcome)``, called once, and ``_live()``, which says
+whether it still counts as a consumer.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ class Bell:
             if self.rung:
                 return
             self.rung = True
-            add = "add_cancelled" if future.cancelled() else "add_exception" if type(outcome) is Failure else "add_result"
+            failed = "add_cancelled" if future.cancelled() else "add_exception"
             for waiter in self.waiters:
-                getattr(waiter, add)(future)
+                getattr(waiter, failed if type(outcome) is Failure else "add_result")(future)
             self.condition.notify_all()

@@ -199,8 +199,8 @@ def _explained(failure: Failure, stage: Any) -> Failure:
     if not isinstance(error, (PicklingError, AttributeError, TypeError)) or not _ON_THE_WAY.search(trace):
         return failure
     explained = StagePicklingError(
-        f"stage {label(stage._call)} cannot travel to {stage._home.home.name}: {error}. Use a module-level function with "
-        "arguments and results that pickle, or run this stage here with on=INLINE"
+        f"stage {label(stage._call)} cannot travel to {stage._home.home.name}: {error}. Use a module-level function "
+        "with arguments and results that pickle, or run this stage here with on=INLINE"
     )
     explained.__cause__ = error
     return Failure(explained)
@@ -253,7 +253,7 @@ class ProcessPoolExecutor(_Chaining, standard.ProcessPoolExecutor):
         """
         return self._begin(fn, args, kwargs)
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no new outside work, and let what was begun end: whole chains.
 
         Args:
@@ -286,7 +286,7 @@ class WrappedExecutor(_Chaining, cf.Executor):
         """
         return self._begin(fn, args, kwargs)
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no new outside work, let what was begun end (whole chains), then shut the executor down.
 
         Args:
@@ -299,7 +299,7 @@ class WrappedExecutor(_Chaining, cf.Executor):
         return f"<{type(self).__name__} of {self._executor!r}>"
 
 
-def wrap_executor(executor: cf.Executor) -> Any:
+def wrap_executor(executor: cf.Executor) -> WrappedExecutor:
     """Give `executor` futures that chain; ours are returned as they are.
 
     The same executor gives the same wrapper, as long as either is in use.
@@ -308,11 +308,11 @@ def wrap_executor(executor: cf.Executor) -> Any:
         TypeError: if it is no ``concurrent.futures.Executor``.
     """
     if isinstance(getattr(executor, "_home", None), Home):
-        return executor
+        return cast("WrappedExecutor", executor)
     if not isinstance(executor, cf.Executor):
         raise TypeError(f"wrap_executor() wants a concurrent.futures.Executor, not {executor!r}")
     try:
-        return executor.__dict__.setdefault("_futurechain", WrappedExecutor(executor))
+        return cast("WrappedExecutor", executor.__dict__.setdefault("_futurechain", WrappedExecutor(executor)))
     except AttributeError:  # no __dict__
         return WrappedExecutor(executor)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from futurechain.errors import CancelledError, InvalidStateError
 from futurechain.failure import Failure
@@ -101,7 +101,7 @@ class StandardFuture(cf.Future[T]):
         try:
             raise outcome.value
         finally:
-            self = outcome = None  # type: ignore[assignment]  # no cycle: exception, traceback, this frame, exception
+            del self, outcome  # no cycle: exception, traceback, this frame, exception
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the error with which this future failed, or None, waiting for it if needed.
@@ -156,7 +156,7 @@ class StandardFuture(cf.Future[T]):
             return True
         if self.cancelled():
             return False
-        raise InvalidStateError(f"{self!r} cannot be set running: it is {self._state.lower()} already")
+        raise InvalidStateError(f"{self!r} cannot be set running: it is {str(self._state).lower()} already")
 
     def set_result(self, result: T) -> None:
         """Settle the future with a value; runs local dependents in this thread.
@@ -184,7 +184,7 @@ class StandardFuture(cf.Future[T]):
         self._settle(Failure(exception))
 
     def _why_not(self) -> str:
-        return f"it is {self._state.lower()} already" if self.done() else "the chain it belongs to is settling it"
+        return f"it is {str(self._state).lower()} already" if self.done() else "the chain it belongs to is settling it"
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call ``fn(self)`` when the future is settled; at once, in this thread, if it is.
@@ -208,7 +208,7 @@ class StandardFuture(cf.Future[T]):
         bell: Bell | None = self.__dict__.get("_bell")
         if bell is None:
             fresh = Bell()
-            bell = self.__dict__.setdefault("_bell", fresh)  # the one step that decides whose it is
+            bell = cast("Bell", self.__dict__.setdefault("_bell", fresh))  # the one step that decides whose it is
             if bell is fresh:
                 self._hang(bell)
         return bell
@@ -221,21 +221,23 @@ class StandardFuture(cf.Future[T]):
         if self._outcome is not PENDING:
             bell.fire(self, self._outcome)
 
-    @property
-    def _condition(self) -> Any:
-        return self._bell.condition
+    if not TYPE_CHECKING:  # for a type checker they stay the attributes of the standard class
 
-    @property
-    def _waiters(self) -> list[Any]:
-        self._heard()
-        return self._bell.waiters
+        @property
+        def _condition(self) -> Any:
+            return self._bell.condition
 
-    @property
-    def _state(self) -> str:
-        bell = self.__dict__.get("_bell")
-        if self._outcome is PENDING or (bell is not None and not bell.rung):
-            return "RUNNING" if self.running() else "PENDING"
-        return "CANCELLED_AND_NOTIFIED" if self.cancelled() else "FINISHED"
+        @property
+        def _waiters(self) -> list[Any]:
+            self._heard()
+            return self._bell.waiters
+
+        @property
+        def _state(self) -> str:
+            bell = self.__dict__.get("_bell")
+            if self._outcome is PENDING or (bell is not None and not bell.rung):
+                return "RUNNING" if self.running() else "PENDING"
+            return "CANCELLED_AND_NOTIFIED" if self.cancelled() else "FINISHED"
 
     def _live(self) -> bool:
         """Tell, as a dependent, whether it still consumes its parent."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable
-from typing import Any
-
-from typing_extensions import Self
+from typing import Any, Self
 
 from futurechain import clock
 from futurechain.clock import Timer, check_seconds

@@ -25,7 +25,7 @@ from _queue import SimpleQueue
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from futurechain.dispatch import Call, Home
 from futurechain.errors import ExecutorShutdownError
@@ -129,7 +129,7 @@ class _Crew(Home):
             thread.start()
         except BaseException:
             self.threads.discard(thread)
-            standard._threads_queues.pop(thread, None)  # type: ignore[call-overload]
+            standard._threads_queues.pop(thread, None)  # type: ignore[attr-defined]
             raise
 
     # -- ending -------------------------------------------------------------------------------------------------------
@@ -226,17 +226,16 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
     ) -> None:
-        if max_workers is None:
-            count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
-            max_workers = min(32, count + 4)
-        if max_workers <= 0:
+        cores = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+        most = min(32, cores + 4) if max_workers is None else max_workers
+        if most <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        self._max_workers = max_workers
+        self._max_workers = most
         self._thread_name_prefix = thread_name_prefix or f"ThreadPoolExecutor-{self._counter()}"  # type: ignore[attr-defined]
         prepare = None if initializer is None else lambda: initializer(*initargs)
-        self._home = _Crew(self._thread_name_prefix, max_workers, prepare)
+        self._home = _Crew(self._thread_name_prefix, most, prepare)
         self._first = self._home.at(1)
         weakref.finalize(self, self._home.close).atexit = False
 
@@ -254,7 +253,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         self._home.submit(task)
         return cast("Future[T]", task)
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no new outside work, and let what was begun end: whole chains.
 
         Args:
@@ -270,21 +269,23 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
 
     # What the standard class calls so, for those who look.
 
-    @property
-    def _threads(self) -> set[threading.Thread]:  # type: ignore[override]
-        return self._home.threads
+    if not TYPE_CHECKING:
 
-    @property
-    def _work_queue(self) -> Any:
-        return self._home.queue
+        @property
+        def _threads(self) -> set[threading.Thread]:
+            return self._home.threads
 
-    @property
-    def _broken(self) -> str | bool:
-        return self._home.broken or False
+        @property
+        def _work_queue(self) -> Any:
+            return self._home.queue
 
-    @property
-    def _shutdown(self) -> bool:
-        return self._home.closing
+        @property
+        def _broken(self) -> Any:
+            return self._home.broken or False
+
+        @property
+        def _shutdown(self) -> bool:
+            return self._home.closing
 
     def __repr__(self) -> str:
         state = "shut down" if self._home.closing else "open"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from futurechain.cli import COMMANDS, main
 
 

@@ -9,6 +9,7 @@ import threading
 import tracemalloc
 
 import pytest
+
 from futurechain import Future, clock
 from futurechain.clock import Clock, check_seconds
 from futurechain.testing import ManualClock

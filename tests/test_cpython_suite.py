@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from cpython_suite import MODULES
 
 RUNNER = Path(__file__).parent / "cpython_suite.py"

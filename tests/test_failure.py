@@ -6,6 +6,7 @@ import io
 import pickle
 
 import pytest
+
 from futurechain import Failure
 from futurechain.failure import RemoteTraceback
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures as cf
 import gc
+import itertools
 import sys
 import threading
 import tracemalloc
 import weakref
 
 import pytest
+
 import work
 from futurechain import INLINE, Failure, Future, ThreadPoolExecutor, fail, succeed, wrap_future
 from futurechain.errors import CancelledError, InvalidStateError, LostFutureError
@@ -403,7 +405,7 @@ def test_result_inside_a_handler_does_not_wait_for_what_was_put_off():
 def test_nested_settling_is_never_too_deep():
     """A future settled in a handler of one settled in a handler ... costs no stack."""
     futures = [Future() for _ in range(5000)]
-    for one, following in zip(futures, futures[1:], strict=False):
+    for one, following in itertools.pairwise(futures):
         one.add_done_callback(lambda _, following=following: following.set_result(None))
     futures[0].set_result(None)
 

@@ -10,6 +10,7 @@ import sys
 from importlib.resources import files
 
 import pytest
+
 from futurechain import INLINE, ThreadPoolExecutor
 from futurechain.poetry import client, engine, main
 from futurechain.poetry.server import PoetryServer
@@ -202,7 +203,7 @@ def test_ctrl_c_ends_cleanly():
     )
     assert process.stdout.readline() == "ready\n"
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
 
     assert (process.returncode, err.strip()) == (130, "poetry: interrupted")
 

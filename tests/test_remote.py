@@ -13,10 +13,11 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
+
 import work
-from concurrent.futures.process import BrokenProcessPool
 from futurechain import INLINE, Future, ProcessPoolExecutor, ThreadPoolExecutor, fail, succeed, wrap_executor
 from futurechain.errors import ExecutorShutdownError, StagePicklingError
 
@@ -308,7 +309,7 @@ def test_loky():
     with wrap_executor(loky.ProcessPoolExecutor(1)) as wrapped:
         assert wrapped.submit(work.add, 1, 2).then(work.double).result(60) == 6
         assert wrapped.submit(work.boom).catch(ValueError, work.recover, on=INLINE).result(60).endswith("ValueError")
-        assert wrapped.submit(work.double, 2).addCallback(thread_name).result(60).startswith("futurechain-callback")
+        assert wrapped.submit(time.sleep, 0.2).addCallback(thread_name).result(60).startswith("futurechain-callback")
         wrapped.shutdown(cancel_futures=True)
 
 

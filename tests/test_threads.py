@@ -12,6 +12,7 @@ import threading
 import weakref
 
 import pytest
+
 import work
 from futurechain import INLINE, Future, ThreadPoolExecutor, succeed
 from futurechain.errors import BrokenExecutor, ExecutorShutdownError

@@ -57,7 +57,7 @@ def improve(poem: Poem, trouble: float, seed: int) -> Poem:
 
 
 def get_poem(
-    address: tuple[str, int], threads: Executor, processes: Executor, trouble: float, seed: int, say: Say
+    address: tuple[str, int], threads: ThreadPoolExecutor, processes: Executor, trouble: float, seed: int, say: Say
 ) -> Future[Poem]:
     """Download and transform one poem; the future of it, which fails if there is none to print.
 
@@ -75,7 +75,7 @@ def get_poem(
         say(f"{address[1]}: kept the original: {error}")
         return poem
 
-    return threads.submit(download, address).then(transform)  # type: ignore[attr-defined,no-any-return]
+    return threads.submit(download, address).then(transform)
 
 
 class Say:
@@ -175,7 +175,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         epilog="Exit status: 0 if every poem was printed, 1 if one was not, 2 for bad usage, 130 after Ctrl-C.",
     )
     parser.add_argument("files", nargs="*", metavar="FILE", help="poems to serve; by default some that come along")
-    parser.add_argument("--chunk", type=_positive(int), default=10, help="bytes that a server sends at a time (%(default)s)")
+    parser.add_argument(
+        "--chunk", type=_positive(int), default=10, help="bytes that a server sends at a time (%(default)s)"
+    )
     parser.add_argument("--delay", type=_positive(float), default=0.03, help="seconds between them (%(default)s)")
     parser.add_argument("--processes", type=_positive(int), default=2, help="worker processes (%(default)s)")
     parser.add_argument(
@@ -186,7 +188,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(kind: type[int] | type[float]) -> type[int] | type[float]:
+def _positive(kind: type[int | float]) -> type[int | float]:
     def convert(text: str) -> float:
         number = kind(text)
         if not 0 < number < float("inf"):

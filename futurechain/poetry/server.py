@@ -5,8 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import suppress
-
-from typing_extensions import Self
+from typing import Self
 
 __all__ = ["PoetryServer"]
 
