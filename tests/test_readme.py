@@ -57,8 +57,8 @@ def test_subcommands_exist(subcommand: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_name_what_exists(command: str) -> None:
-    """Modules, files and extras in a shell command exist."""
-    modules = re.findall(r"-m ([\w.]+)", command)
+    """Modules that our own Python runs, files and extras in a shell command exist."""
+    modules = re.findall(r"python -m ([\w.]+)", command)
     files = re.findall(r"(?<=\s)(?:\.ci|tests|benchmarks|examples)/[\w./-]+", command)
     extras = [name for names in re.findall(r"\[([\w,]+)\]", command) for name in names.split(",")]
 
