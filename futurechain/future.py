@@ -34,7 +34,7 @@ from futurechain import clock, crew, report
 from futurechain.dispatch import Call, Home, Place, chain_end, extend, home_of
 from futurechain.errors import CancelledError, LostFutureError
 from futurechain.failure import Failure
-from futurechain.links import PENDING, UNCLAIMED, Forwarded, attach, claim, consumers, detach, entries
+from futurechain.links import PENDING, RUNNING, UNCLAIMED, Forwarded, attach, claim, consumers, detach, entries, withdraw
 from futurechain.plans import Callbacks, Catch, Expiry, Finally, Plan, Then, check_handler, check_types, label
 from futurechain.run import DEEPEST, Run, here
 from futurechain.standard import StandardFuture
@@ -101,20 +101,11 @@ class Future(StandardFuture[T]):
     _weakly_held = True
 
     def __init__(self) -> None:
-        self._link = [UNCLAIMED]
+        link = self._link = [UNCLAIMED]
         self._outcome = PENDING
-        self._fn = self._parent = None
+        self._fn = Guard(link)
+        self._parent = None
         self._home = _HERE
-
-    def __init_subclass__(cls, *, producer: bool = True, **options: Any) -> None:
-        """Let instances of user subclasses tell their dependents when they are dropped unsettled."""
-        super().__init_subclass__(**options)
-        cls._weakly_held = producer
-        if producer and "__del__" not in cls.__dict__:
-            setattr(cls, "__del__", _lost)  # noqa: B010  # a type checker takes the assignment for a mistake
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        return cast("Self", object.__new__(Promise if cls is Future else cls))
 
     # -- the promise family ---------------------------------------------------------------------------------------
 
@@ -162,13 +153,29 @@ class Future(StandardFuture[T]):
         Raises:
             TypeError: if a handler is neither callable nor None, or `on` is no executor.
         """
-        if on is None and on_error is None and (type(on_result) is _FUNCTION or callable(on_result)):
-            place = self._home
-            if place.local:
-                child: Any = Stage()
-                child._fn = on_result
-                child._home = place.next or place.grow()
-                return cast("Future[Any]", _attach(self, child))
+        place = self._home
+        if on is None and on_error is None and place.local and (type(on_result) is _FUNCTION or callable(on_result)):
+            child: Any = Stage()  # the fast path: what `_attach` does, in place
+            child._fn = on_result
+            child._home = place.next or place.grow()
+            link = self._link
+            if link is not None:
+                child._outcome = PENDING
+                child._parent = self if type(self) is Stage else self._anchor()
+                own = child._link = [UNCLAIMED, None]  # room for one dependent, which is the rule, in 16 bytes
+                del own[1]
+                try:
+                    if link[-1] is UNCLAIMED:
+                        link.append(child)
+                        if self._link is link:
+                            return child  # type: ignore[no-any-return]
+                        if not withdraw(link, child):
+                            return child  # type: ignore[no-any-return]
+                except IndexError:  # claimed, and without dependents
+                    pass
+            elif not (run := here.run).depth:
+                return _begin(child, self, run)  # type: ignore[no-any-return]
+            return _attach(self, child)  # type: ignore[no-any-return]
         check_handler(on_result, "then")
         return stage_on(self, Then(on_result, check_handler(on_error, "then")), on)
 
@@ -370,7 +377,7 @@ class Future(StandardFuture[T]):
             failed = type(outcome) is Failure
             name = f"raised {type(outcome.value).__name__}" if failed else f"returned {type(outcome).__name__}"
             state = "cancelled" if self.cancelled() else f"finished {name}"
-        stage = "" if self._fn is None else f" stage {label(self._fn)}"
+        stage = "" if self._fn is None or type(self._fn) is Guard else f" stage {label(self._fn)}"
         waiting = sum(1 for _ in consumers(self))
         behind = f", {waiting} dependent{'' if waiting == 1 else 's'}" if waiting else ""
         return f"<Future{stage} {state} on {self._home.home.name}{behind}>"
@@ -408,46 +415,57 @@ class Future(StandardFuture[T]):
             _start(entry, inner)
 
 
-def _lost(future: Future[Any]) -> None:
-    """Finalizer of a bare future: settle its dependents, if its producer never did."""
-    if future._outcome is PENDING and next(consumers(future), None) is not None and claim(future):
-        error = LostFutureError("the future this stage waits for was dropped by its producer without being settled")
-        report.rescue(partial(settle, future, Failure(error)))
+class Guard:
+    """What a bare future holds until it is settled: it notices that the future goes before.
+
+    It is no ``__del__`` of `Future`, because every stage would have to pay for that.
+    """
+
+    __slots__ = ("_link",)
+
+    def __init__(self, link: list[Any]) -> None:
+        self._link = link
+
+    def __del__(self) -> None:
+        link = self._link
+        if len(link) > 1 and (withdraw(link, UNCLAIMED) or withdraw(link, RUNNING)):
+            report.rescue(partial(_abandon, link))
 
 
-class Promise(Future[T]):
-    """What ``Future()`` makes: somebody outside has to settle it."""
+def _abandon(link: list[Any]) -> None:
+    """Settle the dependents of a future that its producer dropped."""
+    lost = fail(LostFutureError("the future this stage waits for was dropped by its producer without being settled"))
+    lost._link = link
+    carry_on(lost)
 
-    __slots__ = ()
 
-
-class Stage(Future[T], producer=False):
+class Stage(Future[T]):
     """A local stage with one function for values: the fast path."""
 
     __slots__ = ()
     __init__ = object.__init__
-    __new__ = object.__new__  # type: ignore[assignment]
+    _weakly_held = False
 
 
-class Callback_(Stage[T], producer=False):  # noqa: N801  # `links.Callback` is another thing
+class Callback_(Stage[T]):  # noqa: N801  # `links.Callback` is another thing
     """A Twisted-family stage with one function for values."""
 
     __slots__ = ()
 
 
-class Local(Stage[T], producer=False):
+class Local(Stage[T]):
     """A local stage with a plan."""
 
     __slots__ = ()
 
 
-class Shield(Local[T], producer=False):
+class Shield(Local[T]):
     """A stage whose cancellation does not go up."""
 
     __slots__ = ()
 
 
-class Hop(Stage[T], producer=False):
+class Hop(Stage[T]):
     """A stage, or a task, that runs on an executor, in the context in which it was attached."""
 
     __slots__ = ("_call", "_context")
@@ -560,7 +578,7 @@ def _append(future: Any, child: Any) -> Future[Any]:
     child._outcome = PENDING  # the end of a chain is seen by other threads at once: complete it first
     child._parent = None
     own = child._link = [UNCLAIMED, None]
-    own.pop()
+    del own[1]
     end = extend(future, child)
     if end._link is not None:
         child._parent = end._anchor()
@@ -576,13 +594,10 @@ def _append(future: Any, child: Any) -> Future[Any]:
 
 def _attach(parent: Any, child: Any) -> Any:
     """Make the promise-family stage `child` a dependent of `parent`, or start it if that is settled."""
-    link = parent._link
-    if link is None and type(child) is Stage and not (run := here.run).depth:
-        return _begin(child, parent, run)
     child._outcome = PENDING
     child._parent = parent if type(parent) is Stage else parent._anchor()
     own = child._link = [UNCLAIMED, None]  # room for one dependent, which is the rule, in 16 bytes
-    own.pop()
+    del own[1]
     if attach(parent, child):
         return child
     run = here.run

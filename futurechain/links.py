@@ -48,6 +48,7 @@ __all__ = [
     "consumers",
     "detach",
     "entries",
+    "withdraw",
 ]
 
 
@@ -93,7 +94,7 @@ def attach(future: Any, entry: Any) -> bool:
         else:
             group = entry if type(last) is Token else {_key(entry): entry}
             link.append(group)
-            settled = future._link is not link and _withdraw(link, group)
+            settled = future._link is not link and withdraw(link, group)
         if not settled:
             return True
     return False
@@ -109,7 +110,7 @@ def _join(future: Any, link: list[Any], group: dict[int, Any], entry: Any) -> bo
     return group.pop(_key(entry), None) is None
 
 
-def _withdraw(link: list[Any], held: Any) -> bool:
+def withdraw(link: list[Any], held: Any) -> bool:
     """Take `held` out again; False if the settling thread has it already."""
     try:
         link.remove(held)
@@ -129,7 +130,7 @@ def detach(future: Any, entry: Any) -> None:
         if isinstance(held, dict):
             held.pop(id(entry), None)
         elif held is entry or getattr(held, "target", None) is entry:
-            _withdraw(link, held)
+            withdraw(link, held)
 
 
 def entries(future: Any, held: Any = None) -> Iterator[Any]:
