@@ -8,14 +8,16 @@ General layout, each module importing only from those above it:
 * `standard`, `plans`: the standard interface; what a stage does with an outcome
 * `future`: the future, and the loop that settles chains
 * `threads`, `remote`: the thread pool; the process pool, and anybody's executor
-* `testing`: a clock for tests
+* `combinators`: several futures in one; `timing`: delays and retries; `testing`: a clock for tests
 * `poetry`, `cli`: the example program, the command line
 """
 
+from futurechain.combinators import first, gather, race, reduce, some
 from futurechain.failure import Failure
 from futurechain.future import INLINE, Future, fail, succeed, wrap_future
 from futurechain.remote import ProcessPoolExecutor, wrap_executor
 from futurechain.threads import ThreadPoolExecutor
+from futurechain.timing import delay, retry
 
 __all__ = [
     "INLINE",
@@ -23,7 +25,14 @@ __all__ = [
     "Future",
     "ProcessPoolExecutor",
     "ThreadPoolExecutor",
+    "delay",
     "fail",
+    "first",
+    "gather",
+    "race",
+    "reduce",
+    "retry",
+    "some",
     "succeed",
     "wrap_executor",
     "wrap_future",

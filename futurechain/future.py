@@ -46,7 +46,9 @@ __all__ = [
     "Future",
     "Hop",
     "carry_on",
+    "Local",
     "fail",
+    "give_up",
     "new_task",
     "outcome_of",
     "publish",
@@ -361,7 +363,7 @@ class Future(StandardFuture[T]):
         """
         if self.running() or not claim(self):
             return self.cancelled()
-        _give_up(self, Failure(CancelledError()))
+        give_up(self, Failure(CancelledError()))
         return True
 
     def __await__(self) -> Generator[Any, Any, T]:
@@ -966,7 +968,7 @@ def _waits_for(future: Any, target: Any) -> bool:
 # -- cancelling -----------------------------------------------------------------------------------------------------
 
 
-def _give_up(future: Any, failure: Failure) -> None:
+def give_up(future: Any, failure: Failure) -> None:
     """Settle `future` (claimed) with `failure`, and cancel upward what nobody else consumes."""
     while True:
         parent, plan, shielded = _parent_of(future), future._fn, type(future) is Shield
@@ -1011,7 +1013,7 @@ def _expire(target: weakref.ref[Any], failure: Failure) -> None:
     """Timer: fail the future if it is still pending."""
     future = target()
     if future is not None and claim(future):
-        crew.run(partial(_give_up, future, failure))
+        crew.run(partial(give_up, future, failure))
 
 
 # -- foreign futures ------------------------------------------------------------------------------------------------

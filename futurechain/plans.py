@@ -12,7 +12,7 @@ from typing import Any
 from futurechain.dispatch import Call
 from futurechain.failure import Failure
 
-__all__ = ["Callbacks", "Catch", "Expiry", "Finally", "Plan", "Then", "check_handler", "check_types", "label"]
+__all__ = ["Callbacks", "Catch", "Expiry", "Finally", "Plan", "Task", "Then", "check_handler", "check_types", "label"]
 
 Handler = Callable[..., Any]
 
@@ -106,6 +106,21 @@ class Callbacks(Plan):
 
     def handlers(self) -> tuple[Handler, ...]:
         return tuple(call[0] for call in (self.callback, self.errback) if call is not None)
+
+
+class Task(Plan):
+    """A call that does not depend on the outcome before it."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, fn: Handler, args: tuple[Any, ...]) -> None:
+        self.call: Call = fn, args, {}
+
+    def select(self, outcome: Any) -> Call | None:
+        return self.call
+
+    def handlers(self) -> tuple[Handler, ...]:
+        return (self.call[0],)
 
 
 class Expiry(Plan):
