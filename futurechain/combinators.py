@@ -1,10 +1,10 @@
 """Several futures in one: all of them, the first good one, the first at all, some of them, a fold over them.
 
-Each takes any ``concurrent.futures.Future``, the same one more than once if need be, and leaves one link in each. A link
-counts as a consumer. When the outcome is decided, or the combination is cancelled, all links are taken back, and what
-nobody else consumes is cancelled; so a long-lived future that is raced again and again holds no trace of it.
-Who decides is settled by the one claim on the combination; results are stored before a token is popped from ``left``, so
-whoever finds it empty finds all of them.
+Each takes any ``concurrent.futures.Future``, the same one more than once if need be, and leaves one link in each. A
+link counts as a consumer. When the outcome is decided, or the combination is cancelled, all links are taken back, and
+what nobody else consumes is cancelled; so a long-lived future that is raced again and again holds no trace of it. Who
+decides is settled by the one claim on the combination; results are stored before a token is popped from ``left``, so
+that whoever finds it empty finds all of them.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ class _Group:
         links = tuple(self.links)
         for link in links:
             link.source._heard()
-            if not attach(link.source, link):
-                if link.fire(link.source, link.source._outcome) is not None:
-                    carry_on(self.target)
+            if not attach(link.source, link) and link.fire(link.source, link.source._outcome) is not None:
+                carry_on(self.target)
             if self.target._outcome is not PENDING:
                 _take_back(links)  # decided already, and not all were attached then
                 break

@@ -43,6 +43,10 @@ class Home:
             place = place.next or place.grow()
         return place
 
+    def takes_closures(self) -> bool:
+        """Tell whether what runs here shares memory with us."""
+        return True
+
     def enlist(self, stage: Any) -> None:
         """Note that `stage` will want to run here, so that a shutdown waits for it."""
 

@@ -34,7 +34,18 @@ from futurechain import clock, crew, report
 from futurechain.dispatch import Call, Home, Place, chain_end, extend, home_of
 from futurechain.errors import CancelledError, LostFutureError
 from futurechain.failure import Failure
-from futurechain.links import PENDING, RUNNING, UNCLAIMED, Forwarded, attach, claim, consumers, detach, entries, withdraw
+from futurechain.links import (
+    PENDING,
+    RUNNING,
+    UNCLAIMED,
+    Forwarded,
+    attach,
+    claim,
+    consumers,
+    detach,
+    entries,
+    withdraw,
+)
 from futurechain.plans import Callbacks, Catch, Expiry, Finally, Plan, Then, check_handler, check_types, label
 from futurechain.run import DEEPEST, Run, here
 from futurechain.standard import StandardFuture
@@ -45,8 +56,9 @@ __all__ = [
     "Foreign",
     "Future",
     "Hop",
-    "carry_on",
     "Local",
+    "carry_on",
+    "ensure",
     "fail",
     "give_up",
     "new_task",
@@ -57,6 +69,8 @@ __all__ = [
     "settle",
     "stage_on",
     "succeed",
+    "suspend",
+    "waits_for",
     "wrap_future",
 ]
 
@@ -892,7 +906,7 @@ def _adopt(stage: Any, inner: Any) -> Any:
         inner._heard()
         return outcome
     stage._parent = inner._anchor()
-    if _waits_for(inner, stage):  # looked at after the store: of two threads that close a ring, one sees it
+    if waits_for(inner, stage):  # looked at after the store: of two threads that close a ring, one sees it
         stage._parent = None
         return Failure(TypeError(f"{inner!r} was returned by a stage that it waits for itself: a cycle"))
     entry: Any = Adopt(stage)
@@ -949,7 +963,7 @@ def _parent_of(future: Any) -> Any:
     return parent() if type(parent) is weakref.ref else parent
 
 
-def _waits_for(future: Any, target: Any) -> bool:
+def waits_for(future: Any, target: Any) -> bool:
     """Tell whether `future` waits for `target`, over however many steps."""
     todo, seen = [future], set[int]()
     while todo:
@@ -976,6 +990,8 @@ def give_up(future: Any, failure: Failure) -> None:
         abandoned = release(parent, future, shielded=shielded)
         if type(plan) is Finally and parent is not None:
             _clean_up(plan, future._home)
+        elif isinstance(plan, Plan):
+            plan.cancelled(future._home)
         if abandoned is None:
             return
         future, failure = abandoned, Failure(CancelledError())

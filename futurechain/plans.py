@@ -30,6 +30,9 @@ class Plan:
         """Return the outcome of the stage, given that of its call (or what was passed on)."""
         return outcome
 
+    def cancelled(self, place: Any) -> None:
+        """Do what is left to do when the stage, at `place`, was cancelled before its turn."""
+
     def handlers(self) -> tuple[Handler, ...]:
         """Return the user's functions, for messages and pictures."""
         return ()

@@ -72,6 +72,9 @@ class _Remote(Home):
         self.inflight: dict[int, Any] = {}
         _homes.add(self)
 
+    def takes_closures(self) -> bool:
+        return self.same_process
+
     def enlist(self, stage: Any) -> None:
         self.pending[id(stage)] = stage, self._executor()
         if self.closing and here.run.within is not self:

@@ -23,10 +23,12 @@ logger = logging.getLogger("futurechain")
 class Run:
     """One thread's share: how deep it is in handlers, what it has put off, whose worker it is."""
 
-    __slots__ = ("depth", "interrupt", "pool", "queue", "within")
+    __slots__ = ("depth", "drives", "interrupt", "pool", "queue", "within")
 
     def __init__(self) -> None:
         self.depth = 0
+        self.drives = 0
+        """How many steps of coroutines this thread is in."""
         self.queue: deque[Any] = deque()
         """Stages to start, as zero-argument callables; emptied by the outermost loop of this thread."""
         self.pool: Any = None

@@ -9,6 +9,7 @@ import threading
 import tracemalloc
 
 import pytest
+
 import work
 from futurechain import Future, fail, first, gather, race, reduce, some, succeed
 

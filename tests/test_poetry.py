@@ -43,7 +43,7 @@ def gibberish(tmp_path):
     return str(path)
 
 
-# -- the engine and the servers -----------------------------------------------------------------------------------------
+# -- the engine and the servers ---------------------------------------------------------------------------------
 
 
 def test_byronify_changes_words():

@@ -36,7 +36,8 @@ def test_fetch_parse_save_gives_the_last_value(processes):
 def test_one_rule_on_every_executor(executor):
     """Values, errors, filters, finally_ and cancellation mean the same wherever the stages run."""
     assert executor.submit(work.add, 1, 2).then(work.double).result(30) == 6
-    assert executor.submit(work.boom).then(work.double).catch(ValueError, work.recover).result(30).endswith("ValueError")
+    recovered = executor.submit(work.boom).then(work.double).catch(ValueError, work.recover)
+    assert recovered.result(30).endswith("ValueError")
     assert isinstance(executor.submit(work.boom).catch(KeyError, work.recover).exception(30), ValueError)
     assert executor.submit(work.add, 1, 2).finally_(work.pid).result(30) == 3
     assert isinstance(executor.submit(work.leave).then(work.double).exception(30), SystemExit)

@@ -15,7 +15,12 @@ from futurechain import (
     Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
+    delay,
     fail,
+    first,
+    gather,
+    race,
+    some,
     succeed,
     wrap_executor,
     wrap_future,
@@ -123,3 +128,20 @@ def a_failure_has_twisted_words(failure: Failure) -> None:
     assert_type(failure.value, BaseException)
     assert_type(failure.type, type[BaseException])
     assert_type(failure.getErrorMessage(), str)
+
+
+def combinators_know_what_they_combine(
+    page: Future[bytes], words: cf.Future[list[str]], pages: list[Future[bytes]]
+) -> None:
+    assert_type(gather(page, words), Future[tuple[bytes, list[str]]])
+    assert_type(gather(page, words).result(), tuple[bytes, list[str]])
+    assert_type(gather(*pages), Future[tuple[bytes, ...]])
+    assert_type(gather(*pages, return_exceptions=True), Future[tuple[bytes | BaseException, ...]])
+    assert_type(race(*pages), Future[bytes])
+    assert_type(first(page, page), Future[bytes])
+    assert_type(some(2, *pages), Future[list[bytes]])
+
+
+def time_is_in_seconds() -> None:
+    assert_type(delay(0.5, "ready"), Future[str])
+    assert_type(delay(1).then(lambda nothing: nothing), Future[None])

@@ -1,0 +1,316 @@
+"""Coroutines without an event loop: generators and ``async def`` functions whose waits hold no thread.
+
+Theory of operation
+-------------------
+A `_Runner` advances one coroutine, step by step. Between steps it is an entry in the future that is waited for, and
+the one element of ``baton``: whoever pops that may advance the coroutine. The settling of the awaited future and a
+cancellation both try. A cancellation that comes while a step runs settles the coroutine's future at once; the
+running step sees this when it has put the baton back, and throws the cancellation in.
+
+Steps run on the home of the chain, in one context for the whole run. Settled futures are not waited for: a loop
+sends their results back in. ``await future`` yields the future to whoever drives the coroutine: to a `_Runner`, or,
+in a thread where asyncio's loop or trio runs, by way of `interop` to that.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import functools
+import inspect
+import types
+from collections.abc import Awaitable, Callable, Generator
+from contextvars import copy_context
+from typing import Any, NoReturn, ParamSpec, TypeVar, cast, overload
+
+from futurechain.dispatch import Home, home_of
+from futurechain.errors import CancelledError
+from futurechain.failure import Failure
+from futurechain.future import (
+    INLINE,
+    Future,
+    Hop,
+    Local,
+    carry_on,
+    ensure,
+    publish,
+    resolve,
+    suspend,
+    waits_for,
+    wrap_future,
+)
+from futurechain.interop import foreign_driver
+from futurechain.links import PENDING, UNCLAIMED, attach, claim
+from futurechain.plans import Plan
+from futurechain.run import here
+
+__all__ = ["ensure_future", "inlineCallbacks", "returnValue"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Return(BaseException):
+    """Carries the value of `returnValue` out of a generator."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__(value)
+        self.value = value
+
+
+def returnValue(value: object) -> NoReturn:
+    """End the surrounding `inlineCallbacks` generator with `value`; ``return value`` does the same."""
+    raise _Return(value)
+
+
+class _Runner(Plan):
+    """Advances one coroutine; the plan of its future."""
+
+    __slots__ = ("baton", "context", "is_generator", "name", "target")
+
+    def __init__(self, coroutine: Any, home: Home) -> None:
+        self.baton = [coroutine]
+        self.context = copy_context()
+        self.is_generator = isinstance(coroutine, types.GeneratorType)
+        self.name = getattr(coroutine, "__qualname__", "coroutine")
+        self.target: Any = Local()
+        self.target._fn = self
+        self.target._home = home.at(1)
+        self.target._link, self.target._outcome, self.target._parent = [UNCLAIMED], PENDING, None
+        home.enlist(self.target)
+
+    # -- as a plan --
+
+    def finish(self, outcome: Any) -> Any:
+        self.target._home.home.retire(self.target)
+        return outcome
+
+    def cancelled(self, place: Any) -> None:
+        """Throw the cancellation in, if the coroutine waits; a step that runs will do it itself."""
+        coroutine = self._take()
+        if coroutine is not None:
+            self._run(self._clean_up, coroutine)
+
+    # -- as an entry of the awaited future --
+
+    def _live(self) -> bool:
+        return bool(self.target._outcome is PENDING)
+
+    def fire(self, future: Any, outcome: Any) -> Any:
+        """Go on with the coroutine; its future, if that settled it here and now."""
+        coroutine = self._take()
+        if coroutine is None:
+            return None
+        if self.target._home.local:
+            return self._advance(coroutine, outcome)
+        self._run(self._advance_and_carry_on, coroutine, outcome)
+        return None
+
+    # -- steps --
+
+    def _take(self) -> Any:
+        try:
+            return self.baton.pop()
+        except IndexError:
+            return None
+
+    def _run(self, step: Callable[..., object], *args: Any) -> None:
+        """Run a step on the home; in this thread if that takes no more work."""
+        home = self.target._home.home
+        if home.local:
+            step(*args)
+            return
+        hop: Any = Hop()
+        hop._fn = hop._parent = hop._call = None
+        hop._home, hop._outcome, hop._link = self.target._home, PENDING, [UNCLAIMED]
+        hop._context = self.context.copy()  # the step itself runs in the one context of the run
+        home.enlist(hop)
+        attach(hop, _Refused(functools.partial(step, *args)))
+        home.start(hop, (step, args, {}))
+
+    def start(self) -> None:
+        """Take the first step."""
+        self._run(self._advance_and_carry_on, self._take(), None)
+
+    def _advance_and_carry_on(self, coroutine: Any, outcome: Any) -> None:
+        if self._advance(coroutine, outcome) is not None:
+            carry_on(self.target)
+
+    def _advance(self, coroutine: Any, outcome: Any) -> Any:
+        """Send results in until the coroutine waits or ends; its future if it ended, else None."""
+        while True:
+            yielded, ended = self._step(coroutine, outcome)
+            if ended:
+                return self._end(yielded)
+            outcome = self._await(yielded)
+            if outcome is not PENDING:
+                continue
+            self.baton.append(coroutine)  # from here on others may go on with it
+            awaited: Any = self.target._parent
+            if self.target._outcome is PENDING and awaited is not None and attach(awaited, self):
+                if self.target._outcome is not PENDING:
+                    self.cancelled(None)  # cancelled in between, when the baton was ours
+                return None
+            coroutine = self._take()
+            if coroutine is None:
+                return None
+            if self.target._outcome is not PENDING:
+                self._clean_up(coroutine)
+                return None
+            outcome = awaited._outcome
+
+    def _step(self, coroutine: Any, outcome: Any) -> tuple[Any, bool]:
+        """Resume once; what it yields, or its outcome and True."""
+        run = here.run
+        run.depth, run.drives = run.depth + 1, run.drives + 1
+        try:
+            if type(outcome) is Failure:
+                return self.context.run(coroutine.throw, outcome.value), False
+            return self.context.run(coroutine.send, outcome), False
+        except StopIteration as stop:
+            return stop.value, True
+        except _Return as returned:
+            coroutine.close()
+            return returned.value, True
+        except BaseException as error:
+            run.catch(error)
+            return Failure(error), True
+        finally:
+            run.depth, run.drives = run.depth - 1, run.drives - 1
+
+    def _await(self, yielded: Any) -> Any:
+        """Return the outcome to send back in, or PENDING after noting what is waited for."""
+        if not issubclass(type(yielded), cf.Future):
+            if self.is_generator:
+                return yielded
+            wrong = f"{yielded!r} cannot be awaited here: without an event loop, await futures of concurrent.futures"
+            return Failure(TypeError(wrong))
+        future: Any = wrap_future(yielded)
+        if self.is_generator:
+            future = future.final
+        future._heard()
+        if future._outcome is not PENDING:
+            return future._outcome
+        self.target._parent = future
+        if waits_for(future, self.target):
+            self.target._parent = None
+            return Failure(TypeError(f"{self.name} waits for a future that waits for it: a cycle"))
+        return PENDING
+
+    def _end(self, value: Any) -> Any:
+        if not claim(self.target):
+            return None
+        outcome = value if type(value) is Failure else resolve(self.target, value)
+        if outcome is PENDING:
+            return None
+        publish(self.target, outcome)
+        return self.target
+
+    def _clean_up(self, coroutine: Any) -> None:
+        """Let the coroutine see that it was cancelled; what it does with that is its own affair."""
+        outcome: Any = Failure(CancelledError())
+        while True:
+            yielded, ended = self._step(coroutine, outcome)
+            if ended:
+                return
+            if issubclass(type(yielded), cf.Future) and not yielded.done():
+                coroutine.close()
+                return
+            outcome = wrap_future(yielded)._outcome if issubclass(type(yielded), cf.Future) else yielded
+
+
+class _Refused:
+    """An entry in a hop: runs the step here, if the executor refused it."""
+
+    __slots__ = ("_step",)
+
+    def __init__(self, step: Callable[[], object]) -> None:
+        self._step = step
+
+    def _live(self) -> bool:
+        return True
+
+    def fire(self, future: Any, outcome: Any) -> None:
+        """Do so if the step failed to start; a step itself never fails."""
+        if type(outcome) is Failure:
+            self._step()
+
+
+def _start(coroutine: Any, home: Home) -> Future[Any]:
+    if not home.takes_closures():
+        coroutine.close()
+        raise TypeError(f"a coroutine cannot run on {home.name}: its steps need a thread of this process")
+    runner = _Runner(coroutine, home)
+    runner.start()
+    return cast("Future[Any]", runner.target)
+
+
+def _suspend(future: Any) -> Generator[Any, Any, Any]:
+    """Yield what the driver of the awaiting coroutine understands."""
+    driver = None if here.run.drives else foreign_driver()
+    if driver is None:
+        yield future
+    else:
+        yield from driver(future)
+
+
+def _ensure(coroutine: Any, home: Home) -> Future[Any]:
+    return _start(coroutine, home if home.takes_closures() else INLINE._home)
+
+
+@overload
+def ensure_future(x: cf.Future[T], *, on: cf.Executor | None = None) -> Future[T]: ...
+@overload
+def ensure_future(x: Awaitable[T], *, on: cf.Executor | None = None) -> Future[T]: ...
+def ensure_future(x: Any, *, on: cf.Executor | None = None) -> Future[Any]:
+    """Return a future of `x`: of a future, a coroutine or another awaitable.
+
+    Args:
+        x: a future is adopted; a coroutine is run, its steps on `on`, and holds no thread while it waits.
+        on: the executor for the steps; by default `INLINE`.
+
+    Raises:
+        TypeError: if `x` is none of these, or `on` no executor that can run steps (a process pool cannot).
+    """
+    if isinstance(x, cf.Future):
+        return wrap_future(x)
+    home = INLINE._home if on is None else home_of(on)
+    if inspect.iscoroutine(x):
+        return _start(x, home)
+    if isinstance(x, Awaitable):
+        return _start(_await(x), home)
+    raise TypeError(f"ensure_future() wants a future, a coroutine or an awaitable, not {x!r}")
+
+
+async def _await(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def inlineCallbacks(fn: Callable[P, Any]) -> Callable[P, Future[Any]]:
+    """Turn a generator function, or an ``async def`` function, into one that returns a `Future`.
+
+    Each future that it yields (or awaits) pauses it without holding a thread; its result comes back in, its error is
+    raised there. Anything else that a generator yields comes right back. Steps run in the thread that settles the
+    awaited future. Cancelling the future cancels what it waits for, and throws ``CancelledError`` in.
+
+    Raises:
+        TypeError: if `fn` is not callable; and, at a call, if it returned neither a generator nor a coroutine.
+    """
+    if not callable(fn):
+        raise TypeError(f"inlineCallbacks() decorates a generator function or an async function, not {fn!r}")
+
+    @functools.wraps(fn)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Future[Any]:
+        coroutine: Any = fn(*args, **kwargs)
+        if isinstance(coroutine, types.GeneratorType) or inspect.iscoroutine(coroutine):
+            return _start(coroutine, INLINE._home)
+        name = getattr(fn, "__qualname__", fn)
+        raise TypeError(
+            f"{name} returned {coroutine!r}: @inlineCallbacks wants a generator function (one with `yield future`) or "
+            "an async function (one with `await future`)"
+        )
+
+    return call
+
+
+ensure.append(_ensure)
+suspend.append(_suspend)
