@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from futurechain import clock, crew
 from futurechain.future import INLINE, Future, Local, settle, stage_on, succeed
@@ -36,7 +36,11 @@ class _Timed:
             self.timer.cancel()
 
 
-def delay(seconds: float, value: T = None) -> Future[T]:  # type: ignore[assignment]
+@overload
+def delay(seconds: float, value: None = None) -> Future[None]: ...
+@overload
+def delay(seconds: float, value: T) -> Future[T]: ...
+def delay(seconds: float, value: Any = None) -> Future[Any]:
     """Return a future that gets `value` after `seconds` seconds; no thread waits, and it can be cancelled.
 
     Args:
@@ -52,7 +56,7 @@ def delay(seconds: float, value: T = None) -> Future[T]:  # type: ignore[assignm
     future._fn, future._home, future._outcome, future._link = Plan(), INLINE._home.at(1), PENDING, [UNCLAIMED]
     future._parent = timed = _Timed()
     timed.timer = clock.call_later(seconds, _ring, future, value)
-    return cast("Future[T]", future)
+    return cast("Future[Any]", future)
 
 
 def _ring(future: Any, value: Any) -> None:

@@ -144,4 +144,4 @@ def combinators_know_what_they_combine(
 
 def time_is_in_seconds() -> None:
     assert_type(delay(0.5, "ready"), Future[str])
-    assert_type(delay(1).then(lambda nothing: nothing), Future[None])
+    assert_type(delay(1), Future[None])
