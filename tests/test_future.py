@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures as cf
 import gc
 import itertools
+import pickle
 import sys
 import threading
 import tracemalloc
@@ -930,3 +931,176 @@ def test_on_moves_this_stage_and_all_after():
 
         assert moved.result(10) is after.result(10) is not here
         assert back.result(10) in (here, after.result())
+
+
+def test_inline_is_one_object():
+    """INLINE pickles as itself, and submit refuses what is no function."""
+    assert pickle.loads(pickle.dumps(INLINE)) is INLINE
+    with pytest.raises(TypeError, match="not nothing"):
+        INLINE.submit()
+
+
+def test_a_foreign_future_that_lies():
+    """One that raises from its own methods fails what stands for it."""
+
+    class Lying(cf.Future):
+        def exception(self, timeout=None):
+            raise OSError("lost")
+
+    foreign = Lying()
+    ours = wrap_future(foreign)
+    foreign.set_result(0)
+
+    assert isinstance(ours.exception(10), OSError)
+
+
+def test_plan_errors_on_a_pool():
+    """A filter that raises fails a stage on a pool, too."""
+
+    class Meta(type):
+        def __instancecheck__(cls, instance):
+            raise OSError("check")
+
+    class Odd(Exception, metaclass=Meta):
+        pass
+
+    with ThreadPoolExecutor(1) as pool:
+        assert isinstance(fail(KeyError()).catch(Odd, work.recover, on=pool).exception(10), OSError)
+
+
+def test_ctrl_c_in_a_stage_on_a_settled_future():
+    """It propagates in the main thread, from the call that attached."""
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        succeed(1).then(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        succeed(1).addBoth(interrupt)
+
+
+def test_twisted_recursion_is_never_too_deep():
+    """Callbacks that attach to settled futures in callbacks, thousands deep, cost no stack."""
+    seen = []
+
+    def again(number):
+        seen.append(number)
+        if number:
+            succeed(number - 1).addCallback(again)
+
+    succeed(3000).addCallback(again)
+
+    assert len(seen) == 3001
+
+
+def hectic(rounds, one, two, check):
+    """Run `one` and `two` on the same new things at the same moment, many times."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(rounds):
+            things, barrier = {}, threading.Barrier(2)
+            one_ready = one(things)
+            two_ready = two(things)
+            thread = threading.Thread(target=lambda b=barrier, r=one_ready: (b.wait(), r()))
+            thread.start()
+            barrier.wait()
+            two_ready()
+            thread.join()
+            check(things)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_returning_against_settling():
+    """A future settled in the very moment in which a handler returns it loses nobody."""
+
+    def one(things):
+        things["inner"] = Future()
+        return lambda: things["inner"].set_result(7)
+
+    def two(things):
+        def run():
+            things["stage"] = succeed(0).then(lambda _: things["inner"]).then(increment)
+
+        return run
+
+    hectic(1500, one, two, lambda things: things["stage"].result(10))
+
+
+def test_returning_against_cancelling():
+    """A stage cancelled in the moment in which it begins to wait for a returned future is settled, one way."""
+
+    def one(things):
+        things["source"], things["inner"] = Future(), Future()
+        things["stage"] = things["source"].then(lambda _: things["inner"])
+        things["source"].then(increment)  # another consumer: the source itself is not cancelled
+        return lambda: things["source"].set_result(0)
+
+    def two(things):
+        return things["stage"].cancel
+
+    def check(things):
+        things["inner"].cancel()
+        assert things["stage"].done()
+
+    hectic(1500, one, two, check)
+
+
+def test_waiting_against_settling():
+    """A thread that begins to wait in the moment of the settling is woken; wait() and result() alike."""
+
+    def one(things):
+        things["future"] = Future()
+        return lambda: things["future"].set_result(1)
+
+    def wait_or_read(things):
+        def run():
+            assert things["future"].result(10) == 1
+            assert cf.wait([things["future"]], 10).done
+
+        return run
+
+    hectic(1500, one, wait_or_read, lambda things: None)
+
+
+def test_many_attachers_against_settling():
+    """Dependents of every kind, attached from another thread in the moment of the settling, all hear of it."""
+
+    def one(things):
+        things["future"], things["heard"] = Future(), []
+        return lambda: things["future"].set_result(1)
+
+    def two(things):
+        def run():
+            future, heard = things["future"], things["heard"]
+            for _ in range(4):
+                future.then(heard.append)
+                future.add_done_callback(heard.append)
+                future.addBoth(heard.append)
+
+        return run
+
+    hectic(800, one, two, lambda things: things["future"].final.exception(10) or check_heard(things))
+
+
+def check_heard(things):
+    while len(things["heard"]) < 12:
+        pass
+
+
+def test_timeout_against_settling():
+    """A future settled in the moment its timeout is set leaves no timer and no doubt."""
+
+    def one(things):
+        things["future"] = Future()
+        return lambda: things["future"].set_result(1)
+
+    def two(things):
+        def run():
+            things["stage"] = things["future"].timeout(60)
+
+        return run
+
+    hectic(500, one, two, lambda things: things["stage"].result(10))

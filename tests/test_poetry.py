@@ -215,3 +215,33 @@ print_poems = client.print_poems
 client.print_poems = lambda *arguments: print("ready", flush=True) or print_poems(*arguments)
 sys.exit(client.main(["--delay", "5"]))
 """
+
+
+def test_ctrl_c_in_process(monkeypatch, capsys):
+    """The same through main(): servers closed, downloads ended, nothing left."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "print_poems", interrupt)
+
+    assert main(["--delay", "5"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_progress_is_told_to_who_watches(monkeypatch, capsys):
+    """A line per event, on stderr, if that is a terminal."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    client.Say()("line")
+
+    assert capsys.readouterr().err == "line\n"
+
+
+def test_workers_ignore_ctrl_c():
+    """It is the main process's business."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        client.ignore_interrupt()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -20,6 +20,7 @@ import pytest
 import work
 from futurechain import INLINE, Future, ProcessPoolExecutor, ThreadPoolExecutor, fail, succeed, wrap_executor
 from futurechain.errors import ExecutorShutdownError, StagePicklingError
+from futurechain.remote import call_there
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 
@@ -328,3 +329,48 @@ def test_sigint_is_not_needed_to_end(processes):
     with pytest.raises(BrokenProcessPool):
         while True:
             processes.submit(work.double, 1).result(30)
+
+
+class Vague(Exception):
+    """An exception whose truth cannot be told."""
+
+    def __bool__(self):
+        raise RuntimeError("bool")
+
+
+def raise_vague():
+    raise Vague("vague")
+
+
+def test_errors_that_are_neither_true_nor_false():
+    """They come back from a worker as errors."""
+    with pytest.raises(Vague):
+        raise_vague()
+    assert isinstance(call_there(raise_vague).value, Vague)
+
+
+def test_an_executor_without_a_dict():
+    """It gets a new wrapper each time."""
+
+    class Slotted(cf.Executor):
+        __slots__ = ()
+
+        @property
+        def __dict__(self):
+            raise AttributeError
+
+    executor = Slotted()
+    assert wrap_executor(executor) is not wrap_executor(executor)
+
+
+def test_shutdown_with_cancel_while_callbacks_run():
+    """A callback that is running is left to end, and waited for."""
+    gate, started, seen = threading.Event(), threading.Event(), []
+    pool = ProcessPoolExecutor(1)
+    future = pool.submit(time.sleep, 0.1)
+    future.addCallback(lambda _: started.set() or seen.append(gate.wait(10)))
+    assert started.wait(10)
+    threading.Timer(0.1, gate.set).start()
+    pool.shutdown(cancel_futures=True)
+
+    assert seen == [True]

@@ -412,3 +412,24 @@ def test_cancel_against_run(hectic):
             cf.wait([task], 10)
             assert bool(ran) is not cancelled
             assert task.cancelled() is cancelled
+
+
+def test_standard_attributes(pool):
+    """Who looks for the standard pool's attributes finds them."""
+    pool.submit(int).result(10)
+
+    assert len(pool._threads) == pool._max_workers - 1
+    assert pool._work_queue.empty()
+    assert pool._broken is False
+    assert pool._shutdown is False
+
+
+def test_a_bug_in_the_machinery_costs_no_worker(caplog, monkeypatch):
+    """Whatever gets out of a task is logged, and the worker goes on."""
+    with ThreadPoolExecutor(1) as pool:
+        task = pool.submit(int)
+        task.result(10)
+        pool._home.queue.put(3)
+        assert pool.submit(int).result(10) == 0
+
+    assert "Exception in worker" in caplog.text
