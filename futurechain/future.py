@@ -57,6 +57,7 @@ __all__ = [
     "Future",
     "Hop",
     "Local",
+    "annotate",
     "carry_on",
     "ensure",
     "fail",
@@ -90,6 +91,8 @@ _PLAIN = frozenset(
 """Types whose instances are values for certain; asking this is a third of the price of `isinstance`."""
 
 MISSING: Any = object()
+MOST_COUNTED = 1000
+"""How far a message looks ahead to tell how long a chain is."""
 MOST_FORWARDED = 4
 """How many waiting stages move on to a returned future; with more, each step of a long nesting would move them all."""
 
@@ -832,8 +835,26 @@ def _failed(stage: Any, error: BaseException, run: Run) -> Failure:
     if error.__traceback__ is not None:  # without our caller's frame: it holds the stage, which holds the error
         error.__traceback__ = error.__traceback__.tb_next
     run.catch(error)
-    report.annotate(error, stage)
+    annotate(error, stage)
     return Failure(error)
+
+
+def annotate(error: BaseException, stage: Any) -> None:
+    """Note on `error` that it was raised in `stage`; an exception that takes no notes goes without."""
+    place, call = stage._home, getattr(stage, "_call", None)
+    fn = stage._fn if stage._fn is not None else call[0] if isinstance(call, tuple) else call
+    number = place.depth if type(place) is Place else 0
+    with suppress(Exception):
+        report.annotate(error, label(fn), number, number + _length_behind(stage), place.home.name)
+
+
+def _length_behind(stage: Any) -> int:
+    """Count the stages that follow `stage`, up to the first branching."""
+    count = 0
+    while count < MOST_COUNTED and len(behind := [*islice(consumers(stage), 2)]) == 1 and isinstance(behind[0], Stage):
+        stage = behind[0]
+        count += 1
+    return count
 
 
 # -- waiting for a returned future ------------------------------------------------------------------------------------
@@ -1005,7 +1026,13 @@ def release(parent: Any, child: Any, *, shielded: bool = False) -> Any:
         parent.abandon(child)
         return None
     detach(parent, child)
-    return None if shielded or parent._is_consumed() or not _claim_waiting(parent) else parent
+    if shielded or parent._is_consumed():
+        return None
+    if _claim_waiting(parent):
+        return parent
+    if parent._outcome is PENDING:
+        parent.__dict__["_unwanted"] = True  # left to end; how it ends is of no interest any more
+    return None
 
 
 def _claim_waiting(future: Any) -> bool:

@@ -34,6 +34,7 @@ from futurechain.future import (
     Foreign,
     Future,
     Hop,
+    annotate,
     carry_on,
     new_task,
     outcome_of,
@@ -125,6 +126,7 @@ class _Remote(Home):
         outcome = outcome_of(foreign)
         if type(outcome) is Failure:
             outcome = _explained(outcome, stage)
+            annotate(outcome.value, stage)
         elif (outcome := resolve(stage, outcome)) is PENDING:
             return
         if self.same_process or all(isinstance(held, (Waiter, Bell)) for held in tuple(stage._link)):

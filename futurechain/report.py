@@ -1,21 +1,77 @@
-"""Errors that say where they came from, and failures that nobody looked at."""
+"""Errors that say where they came from, and failures that nobody looked at.
+
+A future that fails while nothing depends on it gets an `Unheard`, which lives exactly as long as the future does and
+reports the failure when it goes. Whoever looks at the outcome takes it away. So only failed futures pay for this,
+and each failure is reported once, at the end of its chain.
+"""
 
 from __future__ import annotations
 
+import atexit
+import logging
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from futurechain import crew
+from futurechain.errors import CancelledError
+from futurechain.failure import Failure
 
-__all__ = ["annotate", "rescue", "unheard"]
+__all__ = ["Unheard", "annotate", "rescue", "unheard"]
+
+logger = logging.getLogger("futurechain")
+_NOTE = "raised in stage "
 
 
-def annotate(error: BaseException, stage: Any) -> None:
-    """Note on `error` which stage raised it."""
+class Unheard:
+    """Reports a failure when it is dropped, unless somebody has heard of it before."""
+
+    __slots__ = ("__weakref__", "_failure", "_told")
+
+    def __init__(self, failure: Failure) -> None:
+        self._failure = failure
+        self._told = [False]
+        _all.add(self)
+
+    def tell(self) -> None:
+        """Log the failure, once."""
+        if self._told:
+            self._told.clear()
+            error = self._failure.value
+            logger.error("a future failed, and nobody looked at it", exc_info=(type(error), error, error.__traceback__))
+
+    def hear(self) -> None:
+        """Note that somebody has looked."""
+        self._told.clear()
+
+    __del__ = tell
+
+
+_all: weakref.WeakSet[Unheard] = weakref.WeakSet()
+
+
+@atexit.register
+def _tell_all() -> None:
+    for one in tuple(_all):
+        one.tell()
 
 
 def unheard(future: Any) -> None:
-    """Remember that `future` failed, and nobody has looked at it yet."""
+    """Remember that `future` failed, and nobody has looked at it yet.
+
+    A cancellation is no such failure, nor how work ends that nobody wanted any more when it was running.
+    """
+    failure = future._outcome
+    if not isinstance(failure.value, CancelledError) and "_unwanted" not in future.__dict__:
+        future.__dict__["_unheard"] = Unheard(failure)
+
+
+def annotate(error: BaseException, stage: str, number: int, total: int, place: str) -> None:
+    """Note on `error` which stage raised it, unless one is noted already."""
+    if any(str(note).startswith(_NOTE) for note in getattr(error, "__notes__", ())):
+        return
+    position = f", {number} of {total}" if number else ""
+    error.add_note(f"{_NOTE}{stage}{position}, on {place}")
 
 
 def rescue(job: Callable[[], object]) -> None:

@@ -61,7 +61,9 @@ class StandardFuture(cf.Future[T]):
     def _heard(self) -> None:
         """Note that somebody has seen how this future ended."""
         if type(self._outcome) is Failure:
-            self.__dict__.pop("_unheard", None)
+            report = self.__dict__.pop("_unheard", None)
+            if report is not None:
+                report.hear()
 
     # -- asking ---------------------------------------------------------------------------------------------------
 

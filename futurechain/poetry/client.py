@@ -11,14 +11,15 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, wait
-from concurrent.futures import Future as StandardFuture
-from contextlib import ExitStack
+from concurrent.futures import Executor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
 
 from futurechain import INLINE, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from futurechain.poetry.engine import GibberishError, byronify
@@ -105,16 +106,21 @@ def print_poems(poems: Sequence[Future[Poem]], say: Say) -> list[Poem]:
     return printed
 
 
-def as_they_come(futures: Sequence[StandardFuture[Poem]]) -> Iterator[StandardFuture[Poem]]:
+def as_they_come(futures: Sequence[Future[Poem]]) -> Iterator[Future[Poem]]:
     """Iterate over the futures as they are settled.
 
-    Like ``as_completed``, but it looks up now and then: a Ctrl-C in the instant before a thread falls asleep for good
-    would not wake it.
+    Like ``as_completed``, but safe for Ctrl-C: that holds the futures' own locks for a moment, and an interrupt then
+    would leave them locked; and it looks up now and then, because an interrupt in the instant before a thread falls
+    asleep for good would not wake it.
     """
-    pending = set(futures)
-    while pending:
-        done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-        yield from done
+    settled: SimpleQueue[Any] = SimpleQueue()
+    for future in futures:
+        future.add_done_callback(settled.put)
+    left = len(futures)
+    while left:
+        with suppress(Empty):
+            yield settled.get(timeout=0.2)
+            left -= 1
 
 
 def read_poems(names: Sequence[str]) -> list[bytes | None]:

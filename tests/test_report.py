@@ -1,0 +1,150 @@
+"""Errors say where they came from, and no failure is lost in silence."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import gc
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import work
+from futurechain import Future, ProcessPoolExecutor, ThreadPoolExecutor, fail, gather, succeed
+
+
+@pytest.fixture(autouse=True)
+def clean():
+    """What other tests left behind is reported before, not meanwhile."""
+    gc.collect()
+
+
+def notes(error):
+    return getattr(error, "__notes__", [])
+
+
+def test_an_error_names_its_stage():
+    """It carries one note: stage, number, executor."""
+    source = Future()
+    last = source.then(work.double).then(work.boom).then(work.double)
+    source.set_result(1)
+
+    assert notes(last.exception()) == ["raised in stage boom, 2 of 3, on INLINE"]
+
+
+def test_an_error_that_is_raised_again_has_one_note():
+    """The first stage that raised it is what counts."""
+
+    def again(error):
+        raise error
+
+    assert notes(succeed(1).then(work.boom).catch(again).exception()) == ["raised in stage boom, 1 of 1, on INLINE"]
+
+
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_notes_of_pools(kind):
+    """Tasks and stages on pools say so; across processes, too."""
+    with kind(1) as pool:
+        stage = pool.submit(work.double, 1).then(work.boom)
+        note = notes(stage.exception(30))
+        assert len(note) == 1
+        assert note[0].startswith("raised in stage boom, 2 of 2, on " + kind.__name__)
+        assert notes(pool.submit(work.boom).exception(30))[0].startswith("raised in stage boom, 1 of 1, on ")
+
+
+def test_an_exception_that_takes_no_notes():
+    """It fails its stage all the same."""
+
+    class Closed(Exception):
+        def add_note(self, note):
+            raise RuntimeError("no notes")
+
+    def raise_it(_):
+        raise Closed
+
+    assert isinstance(succeed(1).then(raise_it).exception(), Closed)
+
+
+def test_a_failure_that_nobody_looked_at_is_reported_once(caplog):
+    """When it goes, at the end of its chain."""
+    succeed(1).then(work.boom).then(work.double).addCallback(work.double)
+    gc.collect()
+
+    assert [record.name for record in caplog.records] == ["futurechain"]
+    assert "boom" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda future: future.exception(),
+        lambda future: cf.wait([future]) and future.exception(),
+        lambda future: future.add_done_callback(print),
+        lambda future: future.catch(print),
+        lambda future: future.addErrback(print),
+        lambda future: gather(future, return_exceptions=True),
+        lambda future: succeed(1).then(lambda _: future).exception(),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_whoever_looks_has_heard(look, late, caplog):
+    """A dependent, a result(), an exception(), a done callback, a combination: no report."""
+    future = Future()
+    if late:
+        future.set_exception(KeyError("k"))
+        look(future)
+    else:
+        dependent = future.then(None, print)
+        future.set_exception(KeyError("k"))
+        del dependent
+    del future
+    gc.collect()
+
+    assert caplog.records == []
+
+
+def test_a_cancellation_is_no_such_failure(caplog):
+    """Nobody has to look at it."""
+    future = Future()
+    future.cancel()
+    del future
+    gc.collect()
+
+    assert caplog.records == []
+
+
+def test_running_work_that_was_cancelled_may_fail_in_silence(pool, caplog):
+    """Nobody wants it any more."""
+    gate, started = threading.Event(), threading.Event()
+    task = pool.submit(lambda: started.set() or (gate.wait(10) and work.boom()))
+    stage = task.then(print)
+    assert started.wait(10)
+    stage.cancel()
+    gate.set()
+    cf.wait([pool.submit(int)])
+    pool.shutdown()
+    del task, stage
+    gc.collect()
+
+    assert caplog.records == []
+
+
+def test_reported_at_the_end_of_the_interpreter():
+    """A failure that is still held then is reported, too, once."""
+    program = "from futurechain import fail\nheld = fail(KeyError('held'))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert run.stderr.count("nobody looked at it") == 1
+    assert "KeyError: 'held'" in run.stderr
+
+
+def test_held_and_heard_later(caplog):
+    """Looking late is looking."""
+    future = fail(KeyError("k"))
+    gc.collect()
+    assert isinstance(future.exception(), KeyError)
+    del future
+    gc.collect()
+
+    assert caplog.records == []
