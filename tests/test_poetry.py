@@ -209,8 +209,9 @@ def test_ctrl_c_ends_cleanly():
 
 
 CTRL_C = """
-import sys
+import signal, sys
 from futurechain.poetry import client
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with it ignored
 print_poems = client.print_poems
 client.print_poems = lambda *arguments: print("ready", flush=True) or print_poems(*arguments)
 sys.exit(client.main(["--delay", "5"]))
