@@ -84,7 +84,7 @@ class Clock:
         self._wake.acquire()
         self._started: list[None] = [None]
         self._until = FOREVER
-        self._limit = FEW
+        self._limit: float = FEW
 
     def now(self) -> float:
         """Return the present time, in seconds of a clock that never goes back."""
@@ -103,6 +103,7 @@ class Clock:
         return timer
 
     def _nudge(self) -> None:
+        self._limit = FOREVER  # once is enough, until the thread has taken in
         if self._started:
             self._start()
         with suppress(RuntimeError):  # awake already
@@ -157,7 +158,7 @@ def now() -> float:
 
 def call_later(seconds: float, fn: Callable[..., object], *args: Any) -> Timer:
     """Call ``fn(*args)`` after `seconds` seconds of the present clock; return the timer."""
-    return cast("Timer", _clock.call_later(seconds, fn, *args))
+    return _clock.call_later(seconds, fn, *args)  # type: ignore[no-any-return]
 
 
 def replace(clock: Any) -> Any:
