@@ -203,8 +203,8 @@ def test_timeout_on_a_settled_future_needs_no_timer():
 
 def test_a_real_timeout_runs_callbacks_on_a_callback_thread():
     """The timer thread runs no user code."""
-    names = Future()
-    Future().timeout(0.001).addErrback(lambda _: names.set_result(threading.current_thread().name))
+    names, source = Future(), Future()
+    source.timeout(0.5).addErrback(lambda _: names.set_result(threading.current_thread().name))
 
     assert names.result(10).startswith("futurechain-callback")
 
