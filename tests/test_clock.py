@@ -32,8 +32,8 @@ def test_seconds_must_be_finite_and_not_negative(given):
 def test_timers_fire_in_order_and_equal_ones_first_come_first_served():
     """The earlier deadline fires first, and an earlier timer wakes the thread that sleeps for a later one."""
     order, done = [], threading.Event()
-    clock.call_later(0.05, order.append, "late")
-    clock.call_later(0.06, done.set)
+    clock.call_later(0.5, order.append, "late")
+    clock.call_later(0.6, done.set)
     for number in range(3):
         clock.call_later(0.01, order.append, number)
     assert done.wait(10)
@@ -57,8 +57,8 @@ def test_one_daemon_thread_for_everything():
 def test_withdraw():
     """A withdrawn timer does not fire, and can be withdrawn once."""
     fired, done = [], threading.Event()
-    timer = clock.call_later(0.01, fired.append, 1)
-    clock.call_later(0.02, done.set)
+    timer = clock.call_later(0.5, fired.append, 1)
+    clock.call_later(0.6, done.set)
 
     assert timer.cancel()
     assert not timer.cancel()

@@ -67,7 +67,7 @@ def test_stages_run_in_worker_processes(processes):
 def test_callbacks_run_on_a_callback_thread(processes):
     """Not on the manager's thread: one that is slow delays no other result."""
     gate = threading.Event()
-    slow = processes.submit(time.sleep, 0.2)
+    slow = processes.submit(time.sleep, 0.7)
     slow.addCallback(lambda _: gate.wait(30) and thread_name())
     quick = [processes.submit(work.double, 1).then(work.double).addCallback(work.double) for _ in range(3)]
 
@@ -141,7 +141,7 @@ def test_system_exit_in_a_process(processes):
 def test_running_and_cancel():
     """A running task says so and cannot be cancelled; a queued one is withdrawn."""
     with ProcessPoolExecutor(1) as pool:
-        running = pool.submit(time.sleep, 0.5)
+        running = pool.submit(time.sleep, 1.5)
         queued = [pool.submit(work.double, 1).then(work.double) for _ in range(5)]
         while not running.running():
             pass
@@ -180,7 +180,7 @@ def test_shutdown_without_waiting_lets_chains_end():
 def test_shutdown_cancels_pending_stages():
     """shutdown(cancel_futures=True) cancels pending stages; what runs is left to end."""
     pool = ProcessPoolExecutor(1)
-    running = pool.submit(time.sleep, 0.3)
+    running = pool.submit(time.sleep, 1.0)
     while not running.running():
         pass
     stage = running.then(work.double)
@@ -311,7 +311,7 @@ def test_loky():
     with wrap_executor(loky.ProcessPoolExecutor(1)) as wrapped:
         assert wrapped.submit(work.add, 1, 2).then(work.double).result(60) == 6
         assert wrapped.submit(work.boom).catch(ValueError, work.recover, on=INLINE).result(60).endswith("ValueError")
-        assert wrapped.submit(time.sleep, 0.2).addCallback(thread_name).result(60).startswith("futurechain-callback")
+        assert wrapped.submit(time.sleep, 0.7).addCallback(thread_name).result(60).startswith("futurechain-callback")
         wrapped.shutdown(cancel_futures=True)
 
 
@@ -367,7 +367,7 @@ def test_shutdown_with_cancel_while_callbacks_run():
     """A callback that is running is left to end, and waited for."""
     gate, started, seen = threading.Event(), threading.Event(), []
     pool = ProcessPoolExecutor(1)
-    future = pool.submit(time.sleep, 0.1)
+    future = pool.submit(time.sleep, 0.7)
     future.addCallback(lambda _: started.set() or seen.append(gate.wait(10)))
     assert started.wait(10)
     threading.Timer(0.1, gate.set).start()
