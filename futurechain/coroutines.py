@@ -146,7 +146,7 @@ class _Runner(Plan):
                 continue
             self.baton.append(coroutine)  # from here on others may go on with it
             awaited: Any = self.target._parent
-            if self.target._outcome is PENDING and awaited is not None and attach(awaited, self):
+            if self.target._outcome is PENDING and attach(awaited, self):
                 if self.target._outcome is not PENDING:
                     self.cancelled(None)  # cancelled in between, when the baton was ours
                 return None
