@@ -10,16 +10,25 @@ General layout, each module importing only from those above it:
 * `threads`, `remote`: the thread pool; the process pool, and anybody's executor
 * `coroutines`, `interop`: coroutines without a loop, and with somebody else's
 * `combinators`: several futures in one; `timing`: delays and retries; `testing`: a clock for tests
+* `defer`: Twisted's vocabulary; `simulator`, `diagram`, `render`, `trace`, `timeline`: seeing what happens
 * `poetry`, `cli`: the example program, the command line
+
+Each name is imported when it is first used: importing the package itself costs next to nothing.
 """
 
-from futurechain.combinators import first, gather, race, reduce, some
-from futurechain.coroutines import ensure_future, inlineCallbacks, returnValue
-from futurechain.failure import Failure
-from futurechain.future import INLINE, Future, fail, succeed, wrap_future
-from futurechain.remote import ProcessPoolExecutor, wrap_executor
-from futurechain.threads import ThreadPoolExecutor
-from futurechain.timing import delay, retry
+from __future__ import annotations
+
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from futurechain.combinators import first, gather, race, reduce, some
+    from futurechain.coroutines import ensure_future, inlineCallbacks, returnValue
+    from futurechain.failure import Failure
+    from futurechain.future import INLINE, Future, fail, succeed, wrap_future
+    from futurechain.remote import ProcessPoolExecutor, wrap_executor
+    from futurechain.threads import ThreadPoolExecutor
+    from futurechain.timing import delay, retry
 
 __all__ = [
     "INLINE",
@@ -42,3 +51,29 @@ __all__ = [
     "wrap_executor",
     "wrap_future",
 ]
+
+_NAMES = {
+    "combinators": ("first", "gather", "race", "reduce", "some"),
+    "coroutines": ("ensure_future", "inlineCallbacks", "returnValue"),
+    "failure": ("Failure",),
+    "future": ("INLINE", "Future", "fail", "succeed", "wrap_future"),
+    "remote": ("ProcessPoolExecutor", "wrap_executor"),
+    "threads": ("ThreadPoolExecutor",),
+    "timing": ("delay", "retry"),
+}
+_MODULES = frozenset({"defer", "errors", "testing"})
+"""Modules of the public interface, which ``futurechain.errors`` and so on reach without an import of their own."""
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -10,6 +10,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "poetry": ("futurechain.poetry", "download and transform poems: the example program"),
+    "simulate": ("futurechain.simulator", "draw what a chain of callbacks and errbacks does"),
 }
 
 USAGE = "usage: python -m futurechain COMMAND [ARGUMENT ...]\n\ncommands:\n" + "".join(

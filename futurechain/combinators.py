@@ -1,24 +1,28 @@
 """Several futures in one: all of them, the first good one, the first at all, some of them, a fold over them.
 
-Each takes any ``concurrent.futures.Future``, the same one more than once if need be, and leaves one link in each. A
-link counts as a consumer. When the outcome is decided, or the combination is cancelled, all links are taken back, and
-what nobody else consumes is cancelled; so a long-lived future that is raced again and again holds no trace of it. Who
-decides is settled by the one claim on the combination; results are stored before a token is popped from ``left``, so
-that whoever finds it empty finds all of them.
+Each takes any ``concurrent.futures.Future``, the same one more than once if need be, and leaves one entry in each: the
+group, which counts as a consumer. When the outcome is decided, or the combination is cancelled, the entries are taken
+back, and what nobody else consumes is cancelled; so a long-lived future that is raced again and again holds no trace
+of it.
+
+Who decides is settled by the one claim on the combination. A future is settled before its entry is fired, and an entry
+pops a token from ``left``; so whoever finds that empty can read every result.
 """
 
 from __future__ import annotations
 
 import concurrent.futures as cf
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar, cast, overload
 
-from futurechain.errors import CancelledError
+from futurechain.errors import CancelledError, LostFutureError
 from futurechain.failure import Failure
-from futurechain.future import INLINE, Future, Local, carry_on, give_up, release, succeed, wrap_future
-from futurechain.links import PENDING, UNCLAIMED, attach, claim
+from futurechain.future import INLINE, Future, Local, carry_on, give_up, release, settle, succeed, wrap_future
+from futurechain.links import PENDING, SILENT, UNCLAIMED, attach, claim, withdraw
 from futurechain.plans import Plan
+from futurechain.report import rescue
 
 __all__ = ["first", "gather", "race", "reduce", "some"]
 
@@ -30,85 +34,81 @@ T4 = TypeVar("T4")
 
 
 class _Group:
-    """What a combination waits for; knows when it has enough."""
+    """What a combination waits for, and its entry in each of these; knows when it has enough."""
 
-    __slots__ = ("left", "links", "target", "values")
+    __slots__ = ("distinct", "futures", "left", "whole")
 
-    def __init__(self, futures: Iterable[cf.Future[Any]]) -> None:
-        self.links = [_Link(self, number, wrap_future(future)) for number, future in enumerate(futures)]
-        self.values: list[Any] = [PENDING] * len(self.links)
-        self.left = [None] * len(self.links)
-        self.target: Any = Local()
-        self.target._fn = Plan()
-        self.target._home = INLINE._home.at(1)
-        self.target._link, self.target._outcome, self.target._parent = [UNCLAIMED], PENDING, self
+    def __init__(self, futures: Sequence[Future[Any]]) -> None:
+        self.futures = futures
+        self.distinct: Iterable[Any] = dict.fromkeys(futures)
+        self.left = [None] * len(self.distinct)
+        self.whole: Any = Local()
+        self.whole._fn = Plan()
+        self.whole._home = INLINE._home.at(1)
+        self.whole._link, self.whole._outcome, self.whole._parent = [UNCLAIMED], PENDING, self
 
     def start(self) -> Future[Any]:
         """Attach to everything; the combination."""
-        links = tuple(self.links)
-        for link in links:
-            link.source._heard()
-            if not attach(link.source, link) and link.fire(link.source, link.source._outcome) is not None:
-                carry_on(self.target)
-            if self.target._outcome is not PENDING:
-                _take_back(links)  # decided already, and not all were attached then
+        whole = self.whole
+        for source in tuple(self.distinct):
+            link = source._link
+            if link is not None and len(link) == 1:  # what `attach` does, in place
+                link.append(self)
+                if source._link is link or not withdraw(link, self):
+                    continue
+            source._heard()
+            if not attach(source, self, guarded=False) and self.fire(source, source._outcome) is not None:
+                carry_on(whole)
+            if whole._outcome is not PENDING:
+                self._take_back()  # decided already, and not all were attached then
                 break
-        return cast("Future[Any]", self.target)
+        return cast("Future[Any]", whole)
 
-    def arrive(self, number: int, outcome: Any) -> Any:
+    def __del__(self) -> None:
+        whole = self.whole
+        if whole._outcome is PENDING and claim(whole):
+            error = LostFutureError("the futures this combination waits for were dropped without being settled")
+            rescue(partial(settle, whole, Failure(error)))
+
+    # -- as an entry --
+
+    def _live(self) -> bool:
+        return bool(self.whole._outcome is PENDING)
+
+    def fire(self, future: Any, outcome: Any) -> Any:
+        """Take in one outcome; the combination, if that settled it."""
+        decided = self.arrive(outcome)
+        if decided is PENDING or not claim(self.whole):
+            return None
+        return self._conclude(decided)
+
+    def arrive(self, outcome: Any) -> Any:
         """Take in one outcome; that of the combination, or PENDING."""
         raise NotImplementedError  # pragma: no cover
 
-    def is_last(self) -> bool:
-        """Count one arrival; True if everything has arrived (perhaps for more than one: the claim decides)."""
-        self.left.pop()
-        return not self.left
+    def _conclude(self, outcome: Any) -> Any:
+        whole = self.whole
+        whole._outcome, whole._fn, whole._parent = outcome, None, None
+        if self.left:
+            self._take_back()
+        self.futures, self.distinct = (), ()
+        return whole
+
+    # -- as a parent --
 
     def sources(self) -> list[Any]:
         """Return what the combination waits for."""
-        return [link.source for link in self.links]
+        return list(self.distinct)
 
     def abandon(self, child: Any) -> None:
-        """Take all links back, and cancel what nobody else consumes."""
-        _take_back(tuple(self.links))
+        """Take all entries back, and cancel what nobody else consumes."""
+        self._take_back()
 
-
-def _take_back(links: Iterable[_Link]) -> None:
-    for link in links:
-        parent = release(link.source, link)
-        if parent is not None:
-            give_up(parent, Failure(CancelledError()))
-
-
-class _Link:
-    """The entry of a combination in one of its futures."""
-
-    __slots__ = ("group", "number", "source")
-
-    def __init__(self, group: _Group, number: int, source: Any) -> None:
-        self.group = group
-        self.number = number
-        self.source = source
-
-    def _live(self) -> bool:
-        return self.group.target._outcome is PENDING
-
-    def fire(self, future: Any, outcome: Any) -> Any:
-        """Tell the group; the combination, if that settled it."""
-        group = self.group
-        decided = group.arrive(self.number, outcome)
-        if decided is PENDING or not claim(group.target):
-            return None
-        return _conclude(group, decided)
-
-
-def _conclude(group: _Group, outcome: Any) -> Any:
-    target = group.target
-    target._outcome, target._fn, target._parent = outcome, None, None
-    if group.left:
-        group.abandon(target)
-    group.links.clear()
-    return target
+    def _take_back(self) -> None:
+        for source in tuple(self.distinct):
+            parent = release(source, self)
+            if parent is not None:
+                give_up(parent, Failure(CancelledError()))
 
 
 class _All(_Group):
@@ -116,11 +116,17 @@ class _All(_Group):
 
     __slots__ = ()
 
-    def arrive(self, number: int, outcome: Any) -> Any:
+    def fire(self, future: Any, outcome: Any) -> Any:
+        """Count one success: nothing else is to be done for it."""
         if type(outcome) is Failure:
-            return outcome
-        self.values[number] = outcome
-        return tuple(self.values) if self.is_last() else PENDING
+            return super().fire(future, outcome)
+        self.left.pop()
+        if self.left or not claim(self.whole):
+            return None
+        return self._conclude(tuple([future._outcome for future in self.futures]))
+
+    def arrive(self, outcome: Any) -> Any:
+        return outcome
 
 
 class _Settled(_Group):
@@ -128,9 +134,12 @@ class _Settled(_Group):
 
     __slots__ = ()
 
-    def arrive(self, number: int, outcome: Any) -> Any:
-        self.values[number] = outcome.value if type(outcome) is Failure else outcome
-        return tuple(self.values) if self.is_last() else PENDING
+    def arrive(self, outcome: Any) -> Any:
+        self.left.pop()
+        if self.left:
+            return PENDING
+        outcomes = [future._outcome for future in self.futures]
+        return tuple([one.value if type(one) is Failure else one for one in outcomes])
 
 
 class _Race(_Group):
@@ -138,36 +147,39 @@ class _Race(_Group):
 
     __slots__ = ()
 
-    def arrive(self, number: int, outcome: Any) -> Any:
+    def arrive(self, outcome: Any) -> Any:
         return outcome
 
 
 class _Some(_Group):
     """The first `wanted` successes, as they come; or all failures, in order, once that cannot be any more."""
 
-    __slots__ = ("errors", "found", "single", "wanted")
+    __slots__ = ("counts", "failed", "found", "single", "wanted")
 
-    def __init__(self, futures: Iterable[cf.Future[Any]], wanted: int, *, single: bool = False) -> None:
+    def __init__(self, futures: Sequence[Future[Any]], wanted: int, *, single: bool = False) -> None:
         super().__init__(futures)
+        self.counts = Counter(futures)
         self.wanted = wanted
         self.single = single
         self.found: list[Any] = []
-        self.errors: dict[int, BaseException] = {}
+        self.failed: list[Any] = []
 
-    def arrive(self, number: int, outcome: Any) -> Any:
+    def fire(self, future: Any, outcome: Any) -> Any:
+        """Take in one outcome, as often as the future was given."""
+        arrived = self.failed if type(outcome) is Failure else self.found
+        arrived.extend([outcome] * self.counts[future])
+        return super().fire(future, outcome)
+
+    def arrive(self, outcome: Any) -> Any:
         if type(outcome) is not Failure:
-            self.found.append(outcome)
             found = self.found[: self.wanted]
             return PENDING if len(found) < self.wanted else found[0] if self.single else found
-        self.errors[number] = outcome.value
-        errors = dict(self.errors)
-        if len(self.values) - len(errors) >= self.wanted:
+        futures = self.futures
+        if len(futures) - len(self.failed) >= self.wanted:
             return PENDING
-        return Failure(BaseExceptionGroup(self.complaint(), [errors[key] for key in sorted(errors)]))
-
-    def complaint(self) -> str:
-        """Return the message for too many failures."""
-        return f"{self.wanted} of {len(self.values)} futures were to succeed, and cannot any more"
+        errors = [future._outcome.value for future in futures if type(future._outcome) is Failure]
+        text = f"{self.wanted} of {len(futures)} futures were to succeed, and cannot any more"
+        return Failure(BaseExceptionGroup(text, errors))
 
 
 @overload
@@ -208,7 +220,7 @@ def gather(*futures: cf.Future[Any], return_exceptions: bool = False) -> Future[
     """
     if not futures:
         return succeed(())
-    return (_Settled if return_exceptions else _All)(futures).start()
+    return (_Settled if return_exceptions else _All)(_adopt(futures)).start()
 
 
 def race(*futures: cf.Future[T]) -> Future[T]:
@@ -219,7 +231,7 @@ def race(*futures: cf.Future[T]) -> Future[T]:
         TypeError: if something is no future.
     """
     _refuse_nothing("race", futures)
-    return cast("Future[T]", _Race(futures).start())
+    return cast("Future[T]", _Race(_adopt(futures)).start())
 
 
 def first(*futures: cf.Future[T]) -> Future[T]:
@@ -230,7 +242,7 @@ def first(*futures: cf.Future[T]) -> Future[T]:
         TypeError: if something is no future.
     """
     _refuse_nothing("first", futures)
-    return cast("Future[T]", _Some(futures, 1, single=True).start())
+    return cast("Future[T]", _Some(_adopt(futures), 1, single=True).start())
 
 
 def some(n: int, *futures: cf.Future[T]) -> Future[list[T]]:
@@ -246,7 +258,7 @@ def some(n: int, *futures: cf.Future[T]) -> Future[list[T]]:
         raise TypeError(f"some() wants a whole number before the futures, not {n!r}")
     if not 0 <= n <= len(futures):
         raise ValueError(f"some({n}) of {len(futures)} futures can never be")
-    return succeed([]) if n == 0 else cast("Future[list[T]]", _Some(futures, n).start())
+    return succeed([]) if n == 0 else cast("Future[list[T]]", _Some(_adopt(futures), n).start())
 
 
 def reduce(fn: Callable[[Any, Any], Any], futures: Iterable[cf.Future[Any]], initial: Any) -> Future[Any]:
@@ -273,6 +285,13 @@ def _fold(fn: Callable[[Any, Any], Any], values: Any, total: Any) -> Any:
     return total
 
 
+def _adopt(futures: Iterable[cf.Future[Any]]) -> list[Future[Any]]:
+    return [future if isinstance(future, Future) else wrap_future(future) for future in futures]
+
+
 def _refuse_nothing(name: str, futures: tuple[Any, ...]) -> None:
     if not futures:
         raise ValueError(f"{name}() of nothing would never settle: give it one future at least")
+
+
+SILENT.add(_All)

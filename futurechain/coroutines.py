@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import functools
-import inspect
 import types
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import copy_context
@@ -31,10 +30,8 @@ from futurechain.future import (
     Hop,
     Local,
     carry_on,
-    ensure,
     publish,
     resolve,
-    suspend,
     waits_for,
     wrap_future,
 )
@@ -43,7 +40,7 @@ from futurechain.links import PENDING, UNCLAIMED, attach, claim
 from futurechain.plans import Plan
 from futurechain.run import here
 
-__all__ = ["ensure_future", "inlineCallbacks", "returnValue"]
+__all__ = ["ensure", "ensure_future", "inlineCallbacks", "returnValue", "suspend"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -244,7 +241,7 @@ def _start(coroutine: Any, home: Home) -> Future[Any]:
     return cast("Future[Any]", runner.target)
 
 
-def _suspend(future: Any) -> Generator[Any, Any, Any]:
+def suspend(future: Any) -> Generator[Any, Any, Any]:
     """Yield what the driver of the awaiting coroutine understands."""
     driver = None if here.run.drives else foreign_driver()
     if driver is None:
@@ -253,7 +250,8 @@ def _suspend(future: Any) -> Generator[Any, Any, Any]:
         yield from driver(future)
 
 
-def _ensure(coroutine: Any, home: Home) -> Future[Any]:
+def ensure(coroutine: Any, home: Home) -> Future[Any]:
+    """Run a coroutine that a handler returned, on `home` if steps can run there."""
     return _start(coroutine, home if home.takes_closures() else INLINE._home)
 
 
@@ -274,7 +272,7 @@ def ensure_future(x: Any, *, on: cf.Executor | None = None) -> Future[Any]:
     if isinstance(x, cf.Future):
         return wrap_future(x)
     home = INLINE._home if on is None else home_of(on)
-    if inspect.iscoroutine(x):
+    if isinstance(x, types.CoroutineType):
         return _start(x, home)
     if isinstance(x, Awaitable):
         return _start(_await(x), home)
@@ -301,7 +299,7 @@ def inlineCallbacks(fn: Callable[P, Any]) -> Callable[P, Future[Any]]:
     @functools.wraps(fn)
     def call(*args: P.args, **kwargs: P.kwargs) -> Future[Any]:
         coroutine: Any = fn(*args, **kwargs)
-        if isinstance(coroutine, types.GeneratorType) or inspect.iscoroutine(coroutine):
+        if isinstance(coroutine, (types.GeneratorType, types.CoroutineType)):
             return _start(coroutine, INLINE._home)
         name = getattr(fn, "__qualname__", fn)
         raise TypeError(
@@ -310,7 +308,3 @@ def inlineCallbacks(fn: Callable[P, Any]) -> Callable[P, Future[Any]]:
         )
 
     return call
-
-
-ensure.append(_ensure)
-suspend.append(_suspend)

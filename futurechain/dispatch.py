@@ -14,10 +14,12 @@ from __future__ import annotations
 import concurrent.futures as cf
 import weakref
 from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
 from threading import RLock
 from typing import Any, TypeAlias
 
-__all__ = ["Call", "Chain", "Home", "Place", "Tail", "chain_end", "extend", "home_of", "wrappers"]
+__all__ = ["Call", "Chain", "Home", "Place", "Tail", "chain_end", "extend", "home_of", "later"]
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 """What a stage does when its turn has come: a function, its arguments, its keyword arguments."""
@@ -146,8 +148,18 @@ def chain_end(future: Any) -> Any:
     return place.tail if type(place) is Chain else future
 
 
-wrappers: list[Callable[[cf.Executor], Any]] = []
-"""Holds the function that wraps a foreign executor; `executors` puts it here, for the layers below it."""
+_LATER = {"ensure": "coroutines", "suspend": "coroutines", "wrap_executor": "remote"}
+
+
+@lru_cache(maxsize=None)
+def later(name: str) -> Callable[..., Any]:
+    """Return a function of a layer above, which is imported when it is first needed: foreign executors, coroutines.
+
+    These three are the only references upward. Most programs need none of them, and their modules cost more to import
+    than all the others.
+    """
+    function: Callable[..., Any] = getattr(import_module(f"futurechain.{_LATER[name]}"), name)
+    return function
 
 
 def home_of(executor: Any, name: str = "on") -> Home:
@@ -160,6 +172,6 @@ def home_of(executor: Any, name: str = "on") -> Home:
     if isinstance(home, Home):
         return home
     if isinstance(executor, cf.Executor):
-        wrapped: Home = wrappers[0](executor)._home
+        wrapped: Home = later("wrap_executor")(executor)._home
         return wrapped
     raise TypeError(f"{name}= wants an executor (a concurrent.futures.Executor, or INLINE), not {executor!r}")

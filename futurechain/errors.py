@@ -6,7 +6,7 @@ standard library's own objects: ``except concurrent.futures.CancelledError`` cat
 
 from __future__ import annotations
 
-import pickle
+from _pickle import PicklingError  # what `pickle` has, without the cost of importing that
 from concurrent.futures import BrokenExecutor, CancelledError, InvalidStateError
 
 __all__ = [
@@ -30,5 +30,5 @@ class ExecutorShutdownError(RuntimeError):
     """Raised in a stage whose executor no longer accepts work."""
 
 
-class StagePicklingError(pickle.PicklingError, TypeError):
+class StagePicklingError(PicklingError, TypeError):
     """Raised in a stage that cannot travel to a worker process, because a part of it cannot be pickled."""

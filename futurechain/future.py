@@ -31,7 +31,7 @@ from itertools import islice
 from typing import Any, Concatenate, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
 
 from futurechain import clock, crew, report
-from futurechain.dispatch import Call, Home, Place, chain_end, extend, home_of
+from futurechain.dispatch import Call, Home, Place, chain_end, extend, home_of, later
 from futurechain.errors import CancelledError, LostFutureError
 from futurechain.failure import Failure
 from futurechain.links import (
@@ -59,7 +59,6 @@ __all__ = [
     "Local",
     "annotate",
     "carry_on",
-    "ensure",
     "fail",
     "give_up",
     "new_task",
@@ -70,7 +69,6 @@ __all__ = [
     "settle",
     "stage_on",
     "succeed",
-    "suspend",
     "waits_for",
     "wrap_future",
 ]
@@ -96,10 +94,6 @@ MOST_COUNTED = 1000
 MOST_FORWARDED = 4
 """How many waiting stages move on to a returned future; with more, each step of a long nesting would move them all."""
 
-ensure: list[Callable[[Any, Home], Any]] = []
-"""Holds the function that drives a coroutine on a home; `coroutines` puts it here, for the layers below it."""
-suspend: list[Callable[[Any], Generator[Any, Any, Any]]] = []
-"""Holds the function behind ``await future``; `coroutines` puts it here."""
 
 
 class Future(StandardFuture[T]):
@@ -117,13 +111,10 @@ class Future(StandardFuture[T]):
 
     __slots__ = ()
 
-    _weakly_held = True
-
     def __init__(self) -> None:
-        link = self._link = [UNCLAIMED]
+        self._link = [UNCLAIMED]
         self._outcome = PENDING
-        self._fn = Guard(link)
-        self._parent = None
+        self._fn = self._parent = None
         self._home = _HERE
 
     # -- the promise family ---------------------------------------------------------------------------------------
@@ -173,27 +164,40 @@ class Future(StandardFuture[T]):
             TypeError: if a handler is neither callable nor None, or `on` is no executor.
         """
         place = self._home
-        if on is None and on_error is None and place.local and (type(on_result) is _FUNCTION or callable(on_result)):
+        if on is None and on_error is None and place.local and callable(on_result):
             child: Any = Stage()  # the fast path: what `_attach` does, in place
-            child._fn = on_result
             child._home = place.next or place.grow()
             link = self._link
+            if link is None and not (run := here.run).depth:
+                value: Any = self._outcome
+                if type(value) is Failure:
+                    self._heard()
+                    report.unheard(child, value)
+                else:
+                    run.depth = 1
+                    try:
+                        value = on_result(value)
+                    except BaseException as error:
+                        return cast("Future[Any]", _begin(child, on_result, run, error=error))
+                    finally:
+                        run.depth = 0
+                    if type(value) not in _PLAIN or run.queue or run.interrupt is not None:
+                        child._outcome = value
+                        value = None  # no cycle: a traceback may keep this frame
+                        return cast("Future[Any]", _begin(child, on_result, run))
+                child._fn = child._parent = child._link = None
+                child._outcome = value
+                return child  # type: ignore[no-any-return]
+            child._fn = on_result
             if link is not None:
                 child._outcome = PENDING
                 child._parent = self if type(self) is Stage else self._anchor()
                 own = child._link = [UNCLAIMED, None]  # room for one dependent, which is the rule, in 16 bytes
                 del own[1]
-                try:
-                    if link[-1] is UNCLAIMED:
-                        link.append(child)
-                        if self._link is link:
-                            return child  # type: ignore[no-any-return]
-                        if not withdraw(link, child):
-                            return child  # type: ignore[no-any-return]
-                except IndexError:  # claimed, and without dependents
-                    pass
-            elif not (run := here.run).depth:
-                return _begin(child, self, run)  # type: ignore[no-any-return]
+                if len(link) == 1:  # nobody waits yet (or the one who does is about to be told): no need of a dict
+                    link.append(child)
+                    if self._link is link or not withdraw(link, child):
+                        return child  # type: ignore[no-any-return]
             return _attach(self, child)  # type: ignore[no-any-return]
         check_handler(on_result, "then")
         return stage_on(self, Then(on_result, check_handler(on_error, "then")), on)
@@ -386,7 +390,7 @@ class Future(StandardFuture[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         self._heard()
         if self._outcome is PENDING:
-            yield from suspend[0](self)
+            yield from later("suspend")(self)
         return self.result()
 
     def __repr__(self) -> str:
@@ -396,7 +400,7 @@ class Future(StandardFuture[T]):
             failed = type(outcome) is Failure
             name = f"raised {type(outcome.value).__name__}" if failed else f"returned {type(outcome).__name__}"
             state = "cancelled" if self.cancelled() else f"finished {name}"
-        stage = "" if self._fn is None or type(self._fn) is Guard else f" stage {label(self._fn)}"
+        stage = "" if self._fn is None else f" stage {label(self._fn)}"
         waiting = sum(1 for _ in consumers(self))
         behind = f", {waiting} dependent{'' if waiting == 1 else 's'}" if waiting else ""
         return f"<Future{stage} {state} on {self._home.home.name}{behind}>"
@@ -406,8 +410,36 @@ class Future(StandardFuture[T]):
     def _settle(self, outcome: Any) -> None:
         settle(self, outcome)
 
+    def _carry_on(self) -> None:
+        """Run, start or wake what depends on this settled future.
+
+        If this thread is deep in handlers already, its outermost loop does it.
+        """
+        run = here.run
+        if run.depth >= DEEPEST:
+            run.queue.append(self._carry_on)
+            return
+        run.depth += 1
+        try:
+            todo: list[Any] = []
+            _straight_on(self, run, todo)
+            if todo:
+                _follow_all(todo, run)
+        finally:
+            run.depth -= 1
+        if not run.depth and (run.queue or run.interrupt is not None):
+            run.leave()
+
     def _anchor(self) -> Any:
-        return weakref.ref(self) if self._weakly_held else self
+        if not self._weakly_held:
+            return self
+        if type(self) is Future:
+            self.__class__ = Guarded
+        elif type(self) is not Guarded and "_guard" not in self.__dict__:  # a class of the user's
+            guard = Guard()
+            if self.__dict__.setdefault("_guard", guard) is guard:  # the one step that decides whose it is
+                guard.link = self._link
+        return weakref.ref(self)
 
     def _execute(self, call: Call, context: Any = None) -> None:
         """Run `call` in this thread, unless cancelled, and settle this future with its outcome."""
@@ -434,21 +466,44 @@ class Future(StandardFuture[T]):
             _start(entry, inner)
 
 
-class Guard:
-    """What a bare future holds until it is settled: it notices that the future goes before.
+carry_on = Future._carry_on
+"""Run, start or wake what depends on a settled future."""
 
-    It is no ``__del__`` of `Future`, because every stage would have to pay for that.
+
+class Guarded(Future[T]):
+    """What a bare future becomes when something waits for it: it notices that it goes before it is settled.
+
+    The finalizer is no method of `Future`, because every stage would have to pay for that. (To assign the class is
+    one store, and doing it twice does no harm, so it needs no deciding who does it.)
     """
 
-    __slots__ = ("_link",)
-
-    def __init__(self, link: list[Any]) -> None:
-        self._link = link
+    __slots__ = ()
 
     def __del__(self) -> None:
-        link = self._link
-        if len(link) > 1 and (withdraw(link, UNCLAIMED) or withdraw(link, RUNNING)):
-            report.rescue(partial(_abandon, link))
+        if self._link and _is_abandoned(self._link):
+            report.rescue(partial(_abandon, self._link))
+
+
+Guarded.__name__, Guarded.__qualname__ = "Future", "Future"
+
+
+class Guard:
+    """The same for a class of the user's, which has to stay what it is: an object that dies with the future."""
+
+    __slots__ = ("link",)
+    link: list[Any] | None
+
+    def __init__(self) -> None:
+        self.link = None
+
+    def __del__(self) -> None:
+        if self.link and _is_abandoned(self.link):
+            report.rescue(partial(_abandon, self.link))
+
+
+def _is_abandoned(link: list[Any]) -> bool:
+    """Claim what depends on a future that is going; False if it is settled, or nothing does."""
+    return (withdraw(link, UNCLAIMED) or withdraw(link, RUNNING)) and bool(link)
 
 
 def _abandon(link: list[Any]) -> None:
@@ -540,7 +595,6 @@ def new_task(task: Any, fn: Any, place: Place) -> Any:
 
 INLINE = InlineExecutor()
 """The executor that runs at once, in the thread that submits or that settles the stage before."""
-_FUNCTION = types.FunctionType
 _HERE = INLINE._home.root
 
 
@@ -551,7 +605,7 @@ def succeed(value: U) -> Future[U]:
     future._outcome = value
     future._home = _HERE
     if type(value) is Failure:
-        report.unheard(future)
+        report.unheard(future, cast("Failure", value))
     return cast("Future[U]", future)
 
 
@@ -627,31 +681,20 @@ def _attach(parent: Any, child: Any) -> Any:
     return child
 
 
-def _begin(child: Any, parent: Any, run: Run) -> Any:
-    """Run a plain stage on a settled parent at once: nobody else knows `child` yet, so nothing has to be claimed."""
-    value = parent._outcome
-    child._parent = child._link = None
-    if type(value) is Failure:
-        parent._heard()
-    else:
-        run.depth = 1
-        try:
-            value = child._fn(value)
-            if type(value) not in _PLAIN:
-                child._outcome = PENDING
-                child._link = []
-                value = resolve(child, value)
-        except BaseException as error:
-            value = _failed(child, error, run)
-        finally:
-            run.depth = 0
-    if value is not PENDING:
-        child._link = child._fn = None
-        child._outcome = value
-        if type(value) is Failure:
-            report.unheard(child)
-    if run.queue or run.interrupt is not None:
-        run.leave()
+def _begin(child: Any, fn: Any, run: Run, *, error: BaseException | None = None) -> Any:
+    """Settle a stage that was run when it was attached: with `error`, or with its outcome, which may be a future."""
+    value: Any = None if error is not None else child._outcome
+    child._fn, child._outcome, child._link, child._parent = fn, PENDING, [], None
+    run.depth = 1
+    try:
+        value = resolve(child, value) if error is None else _failed(child, error, run)
+        if value is not PENDING:
+            publish(child, value)
+            _follow(child, run)
+    finally:
+        run.depth = 0
+        del value, error  # no cycle: a traceback may keep this frame
+    run.leave()
     return child
 
 
@@ -662,21 +705,6 @@ def settle(future: Any, outcome: Any) -> None:
     """Publish the outcome of a future that the caller has claimed, and carry it on to its dependents."""
     publish(future, outcome)
     carry_on(future)
-
-
-def carry_on(future: Any) -> None:
-    """Run, start or wake what depends on a settled future; by this thread's outermost loop if it is deep already."""
-    run = here.run
-    if run.depth >= DEEPEST:
-        run.queue.append(partial(carry_on, future))
-        return
-    run.depth += 1
-    try:
-        _follow(future, run)
-    finally:
-        run.depth -= 1
-    if not run.depth and (run.queue or run.interrupt is not None):
-        run.leave()
 
 
 def publish(future: Any, outcome: Any) -> None:
@@ -693,46 +721,78 @@ def publish(future: Any, outcome: Any) -> None:
 
 def _follow(future: Any, run: Run) -> None:
     """Carry the outcome of `future` on, through everything that can run in this thread."""
-    todo: deque[Any] = deque()
-    while True:
-        link, outcome = future._link, future._outcome
-        child: Any = None
-        if link is not None and len(link) == 1:
+    todo: list[Any] = []
+    _straight_on(future, run, todo)
+    future = None  # no cycle: a traceback may keep this frame
+    if todo:
+        _follow_all(todo, run)
+
+
+def _follow_all(todo: list[Any], run: Run) -> None:
+    """Do so for each of `todo`, and for what is settled by that."""
+    waiting = deque(todo)
+    while waiting:
+        todo.clear()
+        _straight_on(waiting.popleft(), run, todo)
+        waiting.extend(todo)
+
+
+def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:
+    """Carry on as long as one plain stage waits for another.
+
+    What is settled besides goes to `todo`. This is the hot path: what `entries`, `_local` and `publish` do, in place.
+    """
+    link, outcome, alone = future._link, future._outcome, True
+    while link is not None:
+        waiting = len(link)
+        if waiting == 1:
             try:
                 child = link.pop(0)
-            except IndexError:
+            except IndexError:  # it was cancelled just now
                 continue
-        if type(child) is Stage or type(child) is Callback_:
-            future._link = None
-            if link:  # somebody came in between the two lines above: open it again, and come back to it
-                future._link = link
-                todo.append(future)
+            kind = type(child)
+            if kind is not Stage and kind is not Callback_:
+                if issubclass(kind, (dict, Stage)):
+                    _branch(future, child, run, todo)
+                    break
+                alone = False
+                child = run.notify(future, child)
+                if child is not None:
+                    todo.append(child)
+                continue
+        elif waiting:
+            _branch(future, None, run, todo)
+            break
+        future._link = None
+        if link:  # somebody came in between the two lines above: open it again, and come back to it
+            future._link = link
+            if not waiting:
+                continue
+            todo.append(future)
+        if not waiting:
+            if alone and type(outcome) is Failure:
+                report.unheard(future, outcome)
+            break
+        future, link = child, child._link
+        try:
+            link.remove(UNCLAIMED)  # decides against a cancellation
+        except (ValueError, AttributeError):
+            break
+        if type(outcome) is not Failure:
             try:
-                child._link.remove(UNCLAIMED)  # decides against a cancellation
-            except (ValueError, AttributeError):
-                outcome = PENDING
-            else:
-                if type(outcome) is not Failure:
-                    try:
-                        outcome = child._fn(outcome)
-                        if type(outcome) not in _PLAIN:
-                            outcome = resolve(child, outcome)
-                    except BaseException as error:
-                        outcome = _failed(child, error, run)
-            if outcome is not PENDING:
-                child._outcome = outcome
-                child._fn = child._parent = None
-                future = child
-                continue
-        else:
-            _branch(future, child, run, todo)
-        if not todo:
-            del future, child, outcome  # no cycle: a traceback may keep this frame
-            return
-        future = todo.popleft()
+                outcome = child._fn(outcome)
+                if type(outcome) not in _PLAIN:
+                    outcome = resolve(child, outcome)
+            except BaseException as error:
+                outcome = _failed(child, error, run)
+            if outcome is PENDING:
+                break
+        child._outcome = outcome
+        child._fn = child._parent = None
+    future = child = link = outcome = None  # no cycle: a traceback may keep this frame
 
 
-def _branch(future: Any, first: Any, run: Run, todo: deque[Any]) -> None:
+def _branch(future: Any, first: Any, run: Run, todo: list[Any]) -> None:
     """Fire the dependents of `future`, `first` first; what is settled by that goes to `todo`.
 
     Of the stages on the pool whose worker this thread is, one is carried on with here, after the others have been
@@ -748,7 +808,7 @@ def _branch(future: Any, first: Any, run: Run, todo: deque[Any]) -> None:
     if carried is not None and (settled := _hop(carried, future, run, carry=True)) is not None:
         todo.append(settled)
     if alone and type(future._outcome) is Failure:
-        report.unheard(future)
+        report.unheard(future, future._outcome)
 
 
 def _fire(entry: Any, future: Any, run: Run) -> Any:
@@ -914,8 +974,8 @@ def resolve(stage: Any, value: Any) -> Any:
     kind = type(value)  # not isinstance(value, ...): a proxy would run code of its own
     if issubclass(kind, cf.Future):
         return _adopt(stage, wrap_future(value))
-    if kind is types.CoroutineType and ensure:
-        return _adopt(stage, ensure[0](value, stage._home.home))
+    if kind is types.CoroutineType:
+        return _adopt(stage, later("ensure")(value, stage._home.home))
     return value
 
 

@@ -37,6 +37,7 @@ from futurechain.failure import Failure
 __all__ = [
     "PENDING",
     "RUNNING",
+    "SILENT",
     "UNCLAIMED",
     "Bell",
     "Callback",
@@ -73,6 +74,10 @@ RUNNING: Any = Token("RUNNING")
 """In the link: `set_running_or_notify_cancel` was called, `set_result` may still come."""
 
 
+SILENT: set[type] = set()
+"""Kinds of entries that run no code of the user's when a value arrives, so that they need no care."""
+
+
 def claim(future: Any, token: Any = UNCLAIMED) -> bool:
     """Take the right to settle `future`; True for exactly one caller."""
     try:
@@ -82,8 +87,13 @@ def claim(future: Any, token: Any = UNCLAIMED) -> bool:
     return True
 
 
-def attach(future: Any, entry: Any) -> bool:
-    """Add `entry` to the dependents of `future`; False if it is settled, and the caller must go on by itself."""
+def attach(future: Any, entry: Any, *, guarded: bool = True) -> bool:
+    """Add `entry` to the dependents of `future`; False if it is settled, and the caller must go on by itself.
+
+    With `guarded`, the entry is fired as well if the producer of `future` drops it.
+    """
+    if guarded and future._weakly_held:
+        future._anchor()
     while (link := future._link) is not None:
         try:
             last = link[-1]

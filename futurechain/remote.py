@@ -26,7 +26,7 @@ from pickle import PicklingError
 from typing import Any, ParamSpec, TypeVar, cast
 
 from futurechain import crew
-from futurechain.dispatch import Call, Home, wrappers
+from futurechain.dispatch import Call, Home
 from futurechain.errors import ExecutorShutdownError, StagePicklingError
 from futurechain.failure import Failure
 from futurechain.future import (
@@ -340,5 +340,4 @@ if hasattr(os, "register_at_fork"):
 _pause = threading.Event()
 _numbers = itertools.count()
 _homes: weakref.WeakSet[_Remote] = weakref.WeakSet()
-wrappers.append(wrap_executor)
 threading._register_atexit(_end_of_interpreter)  # type: ignore[attr-defined]  # before the standard pools' own

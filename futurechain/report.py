@@ -56,12 +56,11 @@ def _tell_all() -> None:
         one.tell()
 
 
-def unheard(future: Any) -> None:
-    """Remember that `future` failed, and nobody has looked at it yet.
+def unheard(future: Any, failure: Failure) -> None:
+    """Remember that `future` failed, with `failure`, and nobody has looked at it yet.
 
     A cancellation is no such failure, nor how work ends that nobody wanted any more when it was running.
     """
-    failure = future._outcome
     if not isinstance(failure.value, CancelledError) and "_unwanted" not in future.__dict__:
         future.__dict__["_unheard"] = Unheard(failure)
 

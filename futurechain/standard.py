@@ -17,6 +17,7 @@ from futurechain.failure import Failure
 from futurechain.links import (
     PENDING,
     RUNNING,
+    SILENT,
     UNCLAIMED,
     Bell,
     Callback,
@@ -54,8 +55,13 @@ class StandardFuture(cf.Future[T]):
     """`PENDING`, or the value, or a `Failure`."""
     _parent: Any
     """What it waits for, until it is settled; then None."""
+    _weakly_held = True
+    """Whether what waits for it holds it by a weak reference: a bare future, which its producer keeps alive."""
 
     def _settle(self, outcome: Any) -> None:
+        raise NotImplementedError  # pragma: no cover  # futurechain.Future has it
+
+    def _carry_on(self) -> None:
         raise NotImplementedError  # pragma: no cover  # futurechain.Future has it
 
     def _heard(self) -> None:
@@ -166,9 +172,30 @@ class StandardFuture(cf.Future[T]):
         Raises:
             InvalidStateError: if it is settled, or is a stage that its chain settles.
         """
-        if not (claim(self) or claim(self, RUNNING)):
-            raise InvalidStateError(f"{self!r} cannot be given a result: {self._why_not()}")
-        self._settle(result)
+        link = self._link
+        try:
+            link.remove(UNCLAIMED)
+        except (ValueError, AttributeError):
+            if not claim(self, RUNNING):
+                raise InvalidStateError(f"{self!r} cannot be given a result: {self._why_not()}") from None
+        if not self._weakly_held or type(result) is Failure:
+            self._settle(result)
+            return
+        self._outcome = result
+        if len(link) == 1:
+            try:
+                if type(entry := link[0]) in SILENT:
+                    link.remove(entry)
+                    if (settled := entry.fire(self, result)) is not None:
+                        settled._carry_on()
+            except (IndexError, ValueError):  # the entry was taken back just now
+                pass
+        if not link:
+            self._link = None
+            if not link:
+                return
+            self._link = link  # somebody came in before the line above: open it again
+        self._carry_on()
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Settle the future with an error; runs local dependents in this thread.

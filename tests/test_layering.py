@@ -11,14 +11,14 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "futurechain"
 
 LAYERS = (
-    ("errors", "clock", "run", "trace", "diagram"),
+    ("errors", "clock", "run", "diagram"),
     ("failure", "crew", "testing", "timeline"),
     ("links", "dispatch", "report", "simulator"),
     ("standard", "plans"),
     ("future",),
-    ("threads", "combinators", "interop", "render"),
+    ("threads", "combinators", "interop"),
     ("remote", "coroutines", "timing"),
-    ("defer", "pipeline"),
+    ("defer", "drawing", "pipeline"),
     ("__init__",),
     ("poetry",),
     ("cli",),
