@@ -86,7 +86,8 @@ class _Crew(Home):
         if self.broken or self.closing or standard._shutdown:
             self.check(task)
         self.queue.put(task)
-        self.staff()
+        if self.idle or len(self.threads) < self.most:
+            self.staff()
 
     def check(self, task: Any) -> None:
         """Raise: no new work is taken any more."""
