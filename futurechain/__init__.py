@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from futurechain.combinators import first, gather, race, reduce, some
     from futurechain.coroutines import ensure_future, inlineCallbacks, returnValue
     from futurechain.failure import Failure
-    from futurechain.future import INLINE, Future, fail, succeed, wrap_future
+    from futurechain.foreign import wrap_future
+    from futurechain.future import INLINE, Future, fail, succeed
     from futurechain.remote import ProcessPoolExecutor, wrap_executor
     from futurechain.threads import ThreadPoolExecutor
     from futurechain.timing import delay, retry
@@ -56,7 +57,8 @@ _NAMES = {
     "combinators": ("first", "gather", "race", "reduce", "some"),
     "coroutines": ("ensure_future", "inlineCallbacks", "returnValue"),
     "failure": ("Failure",),
-    "future": ("INLINE", "Future", "fail", "succeed", "wrap_future"),
+    "foreign": ("wrap_future",),
+    "future": ("INLINE", "Future", "fail", "succeed"),
     "remote": ("ProcessPoolExecutor", "wrap_executor"),
     "threads": ("ThreadPoolExecutor",),
     "timing": ("delay", "retry"),

@@ -17,12 +17,16 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar, cast, overload
 
+from futurechain.cancelling import give_up, release
 from futurechain.errors import CancelledError, LostFutureError
 from futurechain.failure import Failure
-from futurechain.future import INLINE, Future, Local, carry_on, give_up, release, settle, succeed, wrap_future
+from futurechain.foreign import wrap_future
+from futurechain.future import INLINE, Future, Local, succeed
 from futurechain.links import PENDING, SILENT, UNCLAIMED, attach, claim, withdraw
 from futurechain.plans import Plan
 from futurechain.report import rescue
+from futurechain.settling import carry_on, settle
+from futurechain.watching import watch
 
 __all__ = ["first", "gather", "race", "reduce", "some"]
 
@@ -50,6 +54,8 @@ class _Group:
     def start(self) -> Future[Any]:
         """Attach to everything; the combination."""
         whole = self.whole
+        if watch.on:
+            watch.attached(whole, tuple(self.distinct))
         for source in tuple(self.distinct):
             link = source._link
             if link is not None and len(link) == 1:  # what `attach` does, in place
@@ -89,6 +95,8 @@ class _Group:
     def _conclude(self, outcome: Any) -> Any:
         whole = self.whole
         whole._outcome, whole._fn, whole._parent = outcome, None, None
+        if watch.on:
+            watch.settled(whole, outcome)
         if self.left:
             self._take_back()
         self.futures, self.distinct = (), ()

@@ -21,24 +21,19 @@ from collections.abc import Awaitable, Callable, Generator
 from contextvars import copy_context
 from typing import Any, NoReturn, ParamSpec, TypeVar, cast, overload
 
+from futurechain.adoption import resolve, waits_for
 from futurechain.dispatch import Home, home_of
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
-from futurechain.future import (
-    INLINE,
-    Future,
-    Hop,
-    Local,
-    carry_on,
-    publish,
-    resolve,
-    waits_for,
-    wrap_future,
-)
+from futurechain.foreign import wrap_future
+from futurechain.future import INLINE, Future, Hop, Local
 from futurechain.interop import foreign_driver
 from futurechain.links import PENDING, UNCLAIMED, attach, claim
+from futurechain.outcomes import publish
 from futurechain.plans import Plan
 from futurechain.run import here
+from futurechain.settling import carry_on
+from futurechain.watching import watch
 
 __all__ = ["ensure", "ensure_future", "inlineCallbacks", "returnValue", "suspend"]
 
@@ -74,6 +69,8 @@ class _Runner(Plan):
         self.target._home = home.at(1)
         self.target._link, self.target._outcome, self.target._parent = [UNCLAIMED], PENDING, None
         home.enlist(self.target)
+        if watch.on:
+            watch.attached(self.target, ())
 
     # -- as a plan --
 

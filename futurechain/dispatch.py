@@ -14,7 +14,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 import weakref
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from threading import RLock
 from typing import Any, TypeAlias
@@ -148,15 +148,21 @@ def chain_end(future: Any) -> Any:
     return place.tail if type(place) is Chain else future
 
 
-_LATER = {"ensure": "coroutines", "suspend": "coroutines", "wrap_executor": "remote"}
+_LATER = {
+    "ensure": "coroutines",
+    "mimebundle": "drawing",
+    "suspend": "coroutines",
+    "wrap_executor": "remote",
+    "wrap_future": "foreign",
+}
 
 
-@lru_cache(maxsize=None)
+@cache
 def later(name: str) -> Callable[..., Any]:
-    """Return a function of a layer above, which is imported when it is first needed: foreign executors, coroutines.
+    """Return a function of a layer above, which is imported when it is first needed.
 
-    These three are the only references upward. Most programs need none of them, and their modules cost more to import
-    than all the others.
+    Foreign executors and futures, coroutines, pictures: these are the only references upward. Most programs need none
+    of them, and their modules cost more to import than all the others.
     """
     function: Callable[..., Any] = getattr(import_module(f"futurechain.{_LATER[name]}"), name)
     return function

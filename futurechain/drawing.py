@@ -25,8 +25,10 @@ from xml.sax.saxutils import escape, quoteattr
 
 from futurechain.dispatch import chain_end
 from futurechain.failure import Failure
-from futurechain.future import Foreign, Hop, outcome_of
+from futurechain.foreign import Foreign
+from futurechain.future import Hop
 from futurechain.links import PENDING, Callback, consumers
+from futurechain.outcomes import outcome_of
 from futurechain.plans import Plan, label
 from futurechain.standard import StandardFuture, is_cancelled
 

@@ -1,16 +1,9 @@
-"""`Future`: a ``concurrent.futures.Future`` that can be chained; and the loop that settles chains.
+"""`Future`: a ``concurrent.futures.Future`` that can be chained.
 
-Theory of operation
--------------------
 A stage *is* the future it returns: `Stage` and `Callback_` hold one function for values and run in the thread that
 settles their parent, `Local` does so with a `Plan`, `Hop` runs on an executor. `links` decides who may settle a future
-and who sees its dependents; here is what happens then.
-
-`settle` publishes an outcome and `follow` carries it on: it takes the dependents out of the link, runs the local ones,
-starts the others on their executors, and goes on with what has been settled by that, in a loop and never by
-recursion. A handler that returns a future makes its stage wait for that one: the stage leaves an `Adopt` there. If
-nothing but such entries waits for the stage itself, they move on to the returned future, which then holds the stage
-by a weak reference only; so a recursion through returned futures is a chain of constant length.
+and who sees its dependents, `settling` is the loop that carries outcomes on, `adoption` what happens when a handler
+returns a future, `cancelling` how cancellation travels.
 
 A child holds its parent, to cancel it when nobody else wants it. A parent that a *producer* has to settle (a bare
 ``Future()``) is held by a weak reference: it must die when the producer drops it, and takes its dependents out of
@@ -20,58 +13,27 @@ their misery then (`LostFutureError`).
 from __future__ import annotations
 
 import concurrent.futures as cf
-import types
 import weakref
-from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
-from functools import partial
-from itertools import islice
-from typing import Any, Concatenate, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast, overload
 
-from futurechain import clock, crew, report
+from futurechain import clock, report
+from futurechain.adoption import PLAIN_VALUES, Adopt, parent_of, resolve
+from futurechain.cancelling import expire, give_up
 from futurechain.dispatch import Call, Home, Place, chain_end, extend, home_of, later
 from futurechain.errors import CancelledError, LostFutureError
 from futurechain.failure import Failure
-from futurechain.links import (
-    PENDING,
-    RUNNING,
-    UNCLAIMED,
-    Forwarded,
-    attach,
-    claim,
-    consumers,
-    detach,
-    entries,
-    withdraw,
-)
+from futurechain.links import PENDING, PLAIN, RUNNING, UNCLAIMED, attach, claim, consumers, withdraw
+from futurechain.outcomes import failed, publish
 from futurechain.plans import Callbacks, Catch, Expiry, Finally, Plan, Then, check_handler, check_types, label
 from futurechain.run import DEEPEST, Run, here
+from futurechain.settling import carry_on, execute, follow, settle, start
 from futurechain.standard import StandardFuture
+from futurechain.watching import watch
 
-__all__ = [
-    "INLINE",
-    "MISSING",
-    "Foreign",
-    "Future",
-    "Hop",
-    "Local",
-    "annotate",
-    "carry_on",
-    "fail",
-    "give_up",
-    "new_task",
-    "outcome_of",
-    "publish",
-    "release",
-    "resolve",
-    "settle",
-    "stage_on",
-    "succeed",
-    "waits_for",
-    "wrap_future",
-]
+__all__ = ["INLINE", "MISSING", "Future", "Hop", "Local", "fail", "new_task", "stage_on", "succeed"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,17 +45,7 @@ E = TypeVar("E", bound=BaseException)
 Types: TypeAlias = type[E] | tuple[type[E], ...]
 Executor: TypeAlias = cf.Executor
 
-_PLAIN = frozenset(
-    {type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, object, type}
-)
-"""Types whose instances are values for certain; asking this is a third of the price of `isinstance`."""
-
 MISSING: Any = object()
-MOST_COUNTED = 1000
-"""How far a message looks ahead to tell how long a chain is."""
-MOST_FORWARDED = 4
-"""How many waiting stages move on to a returned future; with more, each step of a long nesting would move them all."""
-
 
 
 class Future(StandardFuture[T]):
@@ -181,7 +133,7 @@ class Future(StandardFuture[T]):
                         return cast("Future[Any]", _begin(child, on_result, run, error=error))
                     finally:
                         run.depth = 0
-                    if type(value) not in _PLAIN or run.queue or run.interrupt is not None:
+                    if type(value) not in PLAIN_VALUES or run.queue or run.interrupt is not None:
                         child._outcome = value
                         value = None  # no cycle: a traceback may keep this frame
                         return cast("Future[Any]", _begin(child, on_result, run))
@@ -370,7 +322,7 @@ class Future(StandardFuture[T]):
         child = _new(Local, plan, self._home.next or self._home.grow())
         _attach(self, child)
         if child._outcome is PENDING:
-            timer = clock.call_later(seconds, _expire, weakref.ref(child), failure)
+            timer = clock.call_later(seconds, expire, weakref.ref(child), failure)
             plan.withdraw = timer.cancel
             if child._outcome is not PENDING:  # settled while the timer was being set
                 timer.cancel()
@@ -405,30 +357,27 @@ class Future(StandardFuture[T]):
         behind = f", {waiting} dependent{'' if waiting == 1 else 's'}" if waiting else ""
         return f"<Future{stage} {state} on {self._home.home.name}{behind}>"
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """Return the pictures of this future's chain that a notebook shows."""
+        return cast("dict[str, str]", later("mimebundle")(self))
+
     # -- for the other modules --------------------------------------------------------------------------------------
 
     def _settle(self, outcome: Any) -> None:
         settle(self, outcome)
 
-    def _carry_on(self) -> None:
-        """Run, start or wake what depends on this settled future.
+    _carry_on = carry_on
+    _execute = execute
 
-        If this thread is deep in handlers already, its outermost loop does it.
-        """
-        run = here.run
-        if run.depth >= DEEPEST:
-            run.queue.append(self._carry_on)
-            return
-        run.depth += 1
-        try:
-            todo: list[Any] = []
-            _straight_on(self, run, todo)
-            if todo:
-                _follow_all(todo, run)
-        finally:
-            run.depth -= 1
-        if not run.depth and (run.queue or run.interrupt is not None):
-            run.leave()
+    def _start_after(self, parent: Any) -> None:
+        start(self, parent)
+
+    def _clean_up(self, plan: Plan) -> None:
+        """Do what is left to do when this stage was cancelled before its turn."""
+        if type(plan) is Finally:
+            _attach(succeed(None), _detached(plan.fn, self._home))
+        else:
+            plan.cancelled(self._home)
 
     def _anchor(self) -> Any:
         if not self._weakly_held:
@@ -441,33 +390,11 @@ class Future(StandardFuture[T]):
                 guard.link = self._link
         return weakref.ref(self)
 
-    def _execute(self, call: Call, context: Any = None) -> None:
-        """Run `call` in this thread, unless cancelled, and settle this future with its outcome."""
-        if not claim(self):
-            return
-        run = here.run
-        run.depth += 1
-        try:
-            outcome = _perform(self, call, run, context)
-            if outcome is not PENDING:
-                publish(self, outcome)
-                _follow(self, run)
-            del outcome  # no cycle: a traceback may keep this frame
-        finally:
-            run.depth -= 1
-            del self, call
-        if not run.depth:
-            run.leave()
-
     def _pin(self) -> None:
         """Make the returned future that this stage waits for hold it strongly."""
-        inner, entry = _parent_of(self), Adopt(self)
+        inner, entry = parent_of(self), Adopt(self)
         if isinstance(inner, StandardFuture) and not attach(inner, entry):
-            _start(entry, inner)
-
-
-carry_on = Future._carry_on
-"""Run, start or wake what depends on a settled future."""
+            start(entry, inner)
 
 
 class Guarded(Future[T]):
@@ -525,6 +452,7 @@ class Callback_(Stage[T]):  # noqa: N801  # `links.Callback` is another thing
     """A Twisted-family stage with one function for values."""
 
     __slots__ = ()
+    _twisted = True
 
 
 class Local(Stage[T]):
@@ -537,14 +465,19 @@ class Shield(Local[T]):
     """A stage whose cancellation does not go up."""
 
     __slots__ = ()
+    _shielded = True
 
 
 class Hop(Stage[T]):
     """A stage, or a task, that runs on an executor, in the context in which it was attached."""
 
     __slots__ = ("_call", "_context")
+    _hops = True
     _call: Any
     _context: Any
+
+
+PLAIN.update((Stage, Callback_))
 
 
 class _InlineHome(Home):
@@ -590,6 +523,10 @@ def new_task(task: Any, fn: Any, place: Place) -> Any:
     task._home = place
     task._outcome = PENDING
     task._link = [UNCLAIMED]
+    if watch.on:
+        task._fn = fn  # for its name
+        watch.attached(task, ())
+        task._fn = None
     return task
 
 
@@ -653,15 +590,17 @@ def _append(future: Any, child: Any) -> Future[Any]:
     own = child._link = [UNCLAIMED, None]
     del own[1]
     end = extend(future, child)
+    if watch.on:
+        watch.attached(child, (end,))
     if end._link is not None:
         child._parent = end._anchor()
         if attach(end, child):
             return cast("Future[Any]", child)
     run = here.run
     if run.depth > DEEPEST:
-        run.queue.append(partial(_start, child, end))
+        run.queue.append(partial(start, child, end))
     else:
-        _start(child, end)
+        start(child, end)
     return cast("Future[Any]", child)
 
 
@@ -671,13 +610,15 @@ def _attach(parent: Any, child: Any) -> Any:
     child._parent = parent if type(parent) is Stage else parent._anchor()
     own = child._link = [UNCLAIMED, None]  # room for one dependent, which is the rule, in 16 bytes
     del own[1]
+    if watch.on:
+        watch.attached(child, (parent,))
     if attach(parent, child):
         return child
     run = here.run
     if run.depth and child._home.local:
-        run.queue.append(partial(_start, child, parent))
+        run.queue.append(partial(start, child, parent))
     else:
-        _start(child, parent)
+        start(child, parent)
     return child
 
 
@@ -687,10 +628,10 @@ def _begin(child: Any, fn: Any, run: Run, *, error: BaseException | None = None)
     child._fn, child._outcome, child._link, child._parent = fn, PENDING, [], None
     run.depth = 1
     try:
-        value = resolve(child, value) if error is None else _failed(child, error, run)
+        value = resolve(child, value) if error is None else failed(child, error, run)
         if value is not PENDING:
             publish(child, value)
-            _follow(child, run)
+            follow(child, run)
     finally:
         run.depth = 0
         del value, error  # no cycle: a traceback may keep this frame
@@ -698,413 +639,8 @@ def _begin(child: Any, fn: Any, run: Run, *, error: BaseException | None = None)
     return child
 
 
-# -- settling -------------------------------------------------------------------------------------------------------
-
-
-def settle(future: Any, outcome: Any) -> None:
-    """Publish the outcome of a future that the caller has claimed, and carry it on to its dependents."""
-    publish(future, outcome)
-    carry_on(future)
-
-
-def publish(future: Any, outcome: Any) -> None:
-    """Let everybody see `outcome`; the caller has claimed `future`, so this happens once."""
-    plan = future._fn
-    if isinstance(plan, Plan):
-        outcome = plan.finish(outcome)
-    future._outcome = outcome
-    future._fn = future._parent = None
-    if type(future) is Hop:
-        future._call = future._context = None
-        future._home.home.retire(future)
-
-
-def _follow(future: Any, run: Run) -> None:
-    """Carry the outcome of `future` on, through everything that can run in this thread."""
-    todo: list[Any] = []
-    _straight_on(future, run, todo)
-    future = None  # no cycle: a traceback may keep this frame
-    if todo:
-        _follow_all(todo, run)
-
-
-def _follow_all(todo: list[Any], run: Run) -> None:
-    """Do so for each of `todo`, and for what is settled by that."""
-    waiting = deque(todo)
-    while waiting:
-        todo.clear()
-        _straight_on(waiting.popleft(), run, todo)
-        waiting.extend(todo)
-
-
-def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:
-    """Carry on as long as one plain stage waits for another.
-
-    What is settled besides goes to `todo`. This is the hot path: what `entries`, `_local` and `publish` do, in place.
-    """
-    link, outcome, alone = future._link, future._outcome, True
-    while link is not None:
-        waiting = len(link)
-        if waiting == 1:
-            try:
-                child = link.pop(0)
-            except IndexError:  # it was cancelled just now
-                continue
-            kind = type(child)
-            if kind is not Stage and kind is not Callback_:
-                if issubclass(kind, (dict, Stage)):
-                    _branch(future, child, run, todo)
-                    break
-                alone = False
-                child = run.notify(future, child)
-                if child is not None:
-                    todo.append(child)
-                continue
-        elif waiting:
-            _branch(future, None, run, todo)
-            break
-        future._link = None
-        if link:  # somebody came in between the two lines above: open it again, and come back to it
-            future._link = link
-            if not waiting:
-                continue
-            todo.append(future)
-        if not waiting:
-            if alone and type(outcome) is Failure:
-                report.unheard(future, outcome)
-            break
-        future, link = child, child._link
-        try:
-            link.remove(UNCLAIMED)  # decides against a cancellation
-        except (ValueError, AttributeError):
-            break
-        if type(outcome) is not Failure:
-            try:
-                outcome = child._fn(outcome)
-                if type(outcome) not in _PLAIN:
-                    outcome = resolve(child, outcome)
-            except BaseException as error:
-                outcome = _failed(child, error, run)
-            if outcome is PENDING:
-                break
-        child._outcome = outcome
-        child._fn = child._parent = None
-    future = child = link = outcome = None  # no cycle: a traceback may keep this frame
-
-
-def _branch(future: Any, first: Any, run: Run, todo: list[Any]) -> None:
-    """Fire the dependents of `future`, `first` first; what is settled by that goes to `todo`.
-
-    Of the stages on the pool whose worker this thread is, one is carried on with here, after the others have been
-    handed to the pool.
-    """
-    carried, alone = None, True
-    for entry in entries(future, first):
-        alone = False
-        if carried is None and run.depth == 1 and type(entry) is Hop and entry._home.home is run.pool:
-            carried = entry
-        elif (settled := _fire(entry, future, run)) is not None:
-            todo.append(settled)
-    if carried is not None and (settled := _hop(carried, future, run, carry=True)) is not None:
-        todo.append(settled)
-    if alone and type(future._outcome) is Failure:
-        report.unheard(future, future._outcome)
-
-
-def _fire(entry: Any, future: Any, run: Run) -> Any:
-    """Tell one dependent that `future` is settled; the stage that is settled by that, or None."""
-    kind = type(entry)
-    if kind is Hop:
-        return _hop(entry, future, run)
-    if issubclass(kind, Stage):
-        return _local(entry, future._outcome, run)
-    return run.notify(future, entry)
-
-
-def _start(entry: Any, future: Any) -> None:
-    """Fire a dependent that came when `future` was settled already."""
-    run = here.run
-    future._heard()
-    run.depth += 1
-    try:
-        settled = _fire(entry, future, run)
-        if settled is not None:
-            _follow(settled, run)
-    finally:
-        run.depth -= 1
-    if not run.depth and (run.queue or run.interrupt is not None):
-        run.leave()
-
-
-def _local(stage: Any, outcome: Any, run: Run) -> Any:
-    """Run a stage in this thread; itself if that settled it, else None."""
-    if not claim(stage):
-        return None
-    plan = stage._fn
-    try:
-        call = plan.select(outcome) if isinstance(plan, Plan) else _plain_call(plan, outcome)
-    except BaseException as error:
-        outcome, call = _failed(stage, error, run), None
-    if call is not None:
-        outcome = _perform(stage, call, run)
-    if outcome is PENDING:
-        return None
-    publish(stage, outcome)
-    return stage
-
-
-def _plain_call(fn: Any, outcome: Any) -> Call | None:
-    return None if type(outcome) is Failure else (fn, (outcome,), {})
-
-
-def _hop(hop: Any, future: Any, run: Run, *, carry: bool = False) -> Any:
-    """Hand a stage to its executor, or carry on with it here; itself if that settled it, else None."""
-    outcome = future._outcome
-    try:
-        call = hop._fn.select(outcome)
-    except BaseException as error:
-        outcome, call = _failed(hop, error, run), None
-    if call is not None and not carry:
-        hop._parent = None
-        hop._home.home.start(hop, call)
-        return None
-    if not claim(hop):
-        return None
-    if call is not None:
-        outcome = _perform(hop, call, run, hop._context)
-    if outcome is PENDING:
-        return None
-    publish(hop, outcome)
-    return hop
-
-
-def _perform(stage: Any, call: Call, run: Run, context: Any = None) -> Any:
-    """Call; the outcome, or PENDING if the stage waits for a future now."""
-    fn, args, kwargs = call
-    try:
-        value = fn(*args, **kwargs) if context is None else context.run(fn, *args, **kwargs)
-    except BaseException as error:
-        failure = _failed(stage, error, run)
-        del stage, call, fn, args, kwargs  # the traceback keeps this frame: no cycle through what it holds
-        return failure
-    return value if type(value) in _PLAIN else resolve(stage, value)
-
-
-def _failed(stage: Any, error: BaseException, run: Run) -> Failure:
-    """Wrap what a handler raised."""
-    if error.__traceback__ is not None:  # without our caller's frame: it holds the stage, which holds the error
-        error.__traceback__ = error.__traceback__.tb_next
-    run.catch(error)
-    annotate(error, stage)
-    return Failure(error)
-
-
-def annotate(error: BaseException, stage: Any) -> None:
-    """Note on `error` that it was raised in `stage`; an exception that takes no notes goes without."""
-    place, call = stage._home, getattr(stage, "_call", None)
-    fn = stage._fn if stage._fn is not None else call[0] if isinstance(call, tuple) else call
-    number = place.depth if type(place) is Place else 0
-    with suppress(Exception):
-        report.annotate(error, label(fn), number, number + _length_behind(stage), place.home.name)
-
-
-def _length_behind(stage: Any) -> int:
-    """Count the stages that follow `stage`, up to the first branching."""
-    count = 0
-    while count < MOST_COUNTED and len(behind := [*islice(consumers(stage), 2)]) == 1 and isinstance(behind[0], Stage):
-        stage = behind[0]
-        count += 1
-    return count
-
-
-# -- waiting for a returned future ------------------------------------------------------------------------------------
-
-
-class Adopt:
-    """An entry: when the returned future is settled, so is the stage that waits for it."""
-
-    __slots__ = ("target",)
-
-    def __init__(self, target: Any) -> None:
-        self.target = target
-
-    def _live(self) -> bool:
-        return bool(self.target._outcome is PENDING)
-
-    def fire(self, future: Any, outcome: Any) -> Any:
-        """Settle the stage, unless it was cancelled; it, for the caller to follow."""
-        return _take_over(self.target, outcome)
-
-
-class WeakAdopt(weakref.ref[Any]):
-    """The same for a stage that nothing else waits for: it may die before, and takes its entry along."""
-
-    __slots__ = ("inner",)
-
-    def __init__(self, target: Any, inner: Any) -> None:
-        super().__init__(target, WeakAdopt._drop)  # type: ignore[call-arg]
-        self.inner = weakref.ref(inner)
-
-    def __new__(cls, target: Any, inner: Any) -> Self:
-        return super().__new__(cls, target, WeakAdopt._drop)
-
-    def _drop(self) -> None:
-        inner = self.inner()
-        if inner is not None:
-            detach(inner, self)
-
-    def _live(self) -> bool:
-        target = self()
-        return target is not None and target._outcome is PENDING
-
-    def fire(self, future: Any, outcome: Any) -> Any:
-        """Settle the stage, if it still exists; it, for the caller to follow."""
-        return _take_over(self(), outcome)
-
-
-def _take_over(stage: Any, outcome: Any) -> Any:
-    if stage is None or not claim(stage):
-        return None
-    publish(stage, outcome)
-    return stage
-
-
-def resolve(stage: Any, value: Any) -> Any:
-    """Return the outcome that `value`, returned by a handler, stands for; PENDING if the stage now waits for it."""
-    kind = type(value)  # not isinstance(value, ...): a proxy would run code of its own
-    if issubclass(kind, cf.Future):
-        return _adopt(stage, wrap_future(value))
-    if kind is types.CoroutineType:
-        return _adopt(stage, later("ensure")(value, stage._home.home))
-    return value
-
-
-def _adopt(stage: Any, inner: Any) -> Any:
-    if type(stage) is Callback_ or type(stage._fn) is Callbacks:
-        inner = inner.final
-    outcome = inner._outcome
-    if outcome is not PENDING:
-        inner._heard()
-        return outcome
-    stage._parent = inner._anchor()
-    if waits_for(inner, stage):  # looked at after the store: of two threads that close a ring, one sees it
-        stage._parent = None
-        return Failure(TypeError(f"{inner!r} was returned by a stage that it waits for itself: a cycle"))
-    entry: Any = Adopt(stage)
-    waiting = list(islice(_flat(tuple(stage._link)), MOST_FORWARDED + 1))
-    if len(waiting) <= MOST_FORWARDED and all(type(held) in (Adopt, WeakAdopt) for held in waiting):
-        entry = _forward(stage, inner)
-    else:
-        stage._link.insert(0, UNCLAIMED)
-    if attach(inner, entry) or not claim(stage):
-        return PENDING
-    return inner._outcome
-
-
-def _forward(stage: Any, inner: Any) -> WeakAdopt:
-    """Let those who wait for `stage` wait for `inner` instead, so that a long recursion stays short."""
-    old, stage._link = stage._link, [UNCLAIMED, Forwarded()]
-    while (held := _pop(old)) is not None:
-        for entry in _flat((held,)):
-            if isinstance(entry, (Adopt, WeakAdopt)):
-                _move(entry, inner)
-            elif issubclass(type(entry), Stage) and not attach(stage, entry):
-                _start(entry, stage)
-    return WeakAdopt(stage, inner)
-
-
-def _flat(link: tuple[Any, ...]) -> Iterator[Any]:
-    """Iterate over entries, those in groups included; a group that is out of its link takes no more in."""
-    for held in link:
-        if isinstance(held, dict):
-            yield from tuple(held.values())
-        else:
-            yield held
-
-
-def _move(entry: Any, inner: Any) -> None:
-    target = entry.target if type(entry) is Adopt else entry()
-    if target is None or target._outcome is not PENDING:
-        return
-    target._parent = inner._anchor()
-    moved = entry if type(entry) is Adopt else WeakAdopt(target, inner)
-    if not attach(inner, moved):
-        here.run.queue.append(partial(_start, moved, inner))
-
-
-def _pop(link: list[Any]) -> Any:
-    try:
-        return link.pop(0)
-    except IndexError:
-        return None
-
-
-def _parent_of(future: Any) -> Any:
-    parent = future._parent
-    return parent() if type(parent) is weakref.ref else parent
-
-
-def waits_for(future: Any, target: Any) -> bool:
-    """Tell whether `future` waits for `target`, over however many steps."""
-    todo, seen = [future], set[int]()
-    while todo:
-        one = todo.pop()
-        if one is target:
-            return True
-        parent = _parent_of(one)
-        if isinstance(parent, StandardFuture):
-            todo.append(parent)
-        elif parent is not None and id(parent) not in seen:
-            seen.add(id(parent))
-            todo.extend(parent.sources())
-    return False
-
-
-# -- cancelling -----------------------------------------------------------------------------------------------------
-
-
-def give_up(future: Any, failure: Failure) -> None:
-    """Settle `future` (claimed) with `failure`, and cancel upward what nobody else consumes."""
-    while True:
-        parent, plan, shielded = _parent_of(future), future._fn, type(future) is Shield
-        settle(future, failure)
-        abandoned = release(parent, future, shielded=shielded)
-        if type(plan) is Finally and parent is not None:
-            _clean_up(plan, future._home)
-        elif isinstance(plan, Plan):
-            plan.cancelled(future._home)
-        if abandoned is None:
-            return
-        future, failure = abandoned, Failure(CancelledError())
-
-
-def release(parent: Any, child: Any, *, shielded: bool = False) -> Any:
-    """Let `child` no longer wait for `parent`; the parent, claimed, if nobody consumes it any more, else None."""
-    if parent is None:
-        return None
-    if not isinstance(parent, StandardFuture):
-        parent.abandon(child)
-        return None
-    detach(parent, child)
-    if shielded or parent._is_consumed():
-        return None
-    if _claim_waiting(parent):
-        return parent
-    if parent._outcome is PENDING:
-        parent.__dict__["_unwanted"] = True  # left to end; how it ends is of no interest any more
-    return None
-
-
-def _claim_waiting(future: Any) -> bool:
-    return not future.running() and claim(future)
-
-
-def _clean_up(plan: Finally, place: Any) -> None:
-    """Run the function of a ``finally_`` that was cancelled before its turn."""
-    _attach(succeed(None), _detached(plan.fn, place))
-
-
 def _detached(fn: Any, place: Any) -> Any:
+    """Return the stage that runs the function of a ``finally_`` that was cancelled before its turn."""
     stage = _new(Local if place.local else Hop, Finally(fn), place)
     if not place.local:
         stage._context, stage._call = copy_context(), None
@@ -1112,92 +648,26 @@ def _detached(fn: Any, place: Any) -> Any:
     return stage
 
 
-def _expire(target: weakref.ref[Any], failure: Failure) -> None:
-    """Timer: fail the future if it is still pending."""
-    future = target()
-    if future is not None and claim(future):
-        crew.run(partial(give_up, future, failure))
+# -- being watched --------------------------------------------------------------------------------------------------
 
 
-# -- foreign futures ------------------------------------------------------------------------------------------------
+def _watched_then(self: Any, on_result: Any = None, on_error: Any = None, *, on: Any = None) -> Any:
+    plan = Then(check_handler(on_result, "then"), check_handler(on_error, "then"))
+    return stage_on(self, plan, on)
 
 
-class Foreign:
-    """The parent of a future that stands for one of somebody else's."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self, future: cf.Future[Any]) -> None:
-        self._future = weakref.ref(future)
-
-    def sources(self) -> list[Any]:
-        """Return what we know it waits for: nothing."""
-        return []
-
-    def runs_abroad(self) -> bool:
-        """Tell whether the foreign future says that it runs."""
-        future = self._future()
-        return future is not None and future.running()
-
-    def abandon(self, child: Any) -> None:
-        """Cancel it, as far as it can be cancelled."""
-        future = self._future()
-        if future is not None:
-            with suppress(Exception):  # some executors' futures cannot be cancelled, and say so by raising
-                future.cancel()
+def _watched_add_callback(self: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
+    check_handler(callback, "addCallback")
+    return self.addCallbacks(callback, None, args, kwargs)
 
 
-def outcome_of(future: cf.Future[Any]) -> Any:
-    """Return the outcome of a foreign future that is done."""
-    try:
-        if future.cancelled():
-            return Failure(CancelledError())
-        error = future.exception()
-        return future.result() if error is None else Failure(error)
-    except BaseException as error:
-        return Failure(error)
+_METHODS = Future.then, Future.addCallback
+_WATCHED_METHODS = wraps(Future.then)(_watched_then), wraps(Future.addCallback)(_watched_add_callback)
 
 
-def wrap_future(future: cf.Future[T]) -> Future[T]:
-    """Adopt any ``concurrent.futures.Future``: return a `Future` with the same outcome; ours are returned as they are.
-
-    Cancelling the one that is returned cancels `future`. Dependents run in the thread that settles `future`, but
-    never on the manager thread of a pool, nor on the thread of an event loop.
-
-    Raises:
-        TypeError: if it is no such future.
-    """
-    if isinstance(future, Future):
-        return future
-    if not isinstance(future, cf.Future):
-        raise TypeError(f"wrap_future() wants a concurrent.futures.Future, not {future!r}")
-    ours: Any = _new(Local, Plan(), INLINE._home.at(1))
-    ours._link, ours._outcome, ours._parent = [UNCLAIMED], PENDING, Foreign(future)
-    relay(future, ours)
-    return cast("Future[T]", ours)
+def _switch(watched: bool) -> None:
+    """Take the fast paths away while somebody watches, so that nothing has to ask on them whether somebody does."""
+    Future.then, Future.addCallback = _WATCHED_METHODS if watched else _METHODS  # type: ignore[method-assign]
 
 
-def relay(foreign: cf.Future[Any], ours: Any) -> None:
-    """Settle `ours` as soon as `foreign` is settled, or lost."""
-    foreign.add_done_callback(_Relay(ours))
-
-
-class _Relay:
-    """A done callback of a foreign future, which notices when it is dropped uncalled."""
-
-    __slots__ = ("_ours",)
-
-    def __init__(self, ours: Any) -> None:
-        self._ours = [ours]
-
-    def __call__(self, foreign: cf.Future[Any]) -> None:
-        ours = _pop(self._ours)
-        if ours is not None and claim(ours):
-            publish(ours, outcome_of(foreign))
-            crew.run(partial(carry_on, ours))
-
-    def __del__(self) -> None:
-        ours = _pop(self._ours)
-        if ours is not None and claim(ours):
-            error = LostFutureError("the foreign future it stands for was dropped without being settled")
-            report.rescue(partial(settle, ours, Failure(error)))
+watch.switches.append(_switch)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any
 
+from futurechain.cancelling import give_up, release
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
-from futurechain.future import give_up, release
 from futurechain.links import attach
 
 __all__ = ["foreign_driver"]

@@ -36,6 +36,7 @@ from futurechain.failure import Failure
 
 __all__ = [
     "PENDING",
+    "PLAIN",
     "RUNNING",
     "SILENT",
     "UNCLAIMED",
@@ -74,6 +75,8 @@ RUNNING: Any = Token("RUNNING")
 """In the link: `set_running_or_notify_cancel` was called, `set_result` may still come."""
 
 
+PLAIN: set[type] = set()
+"""Kinds of stages with one function for values, for which the loop has a fast path."""
 SILENT: set[type] = set()
 """Kinds of entries that run no code of the user's when a value arrives, so that they need no care."""
 

@@ -26,25 +26,17 @@ from pickle import PicklingError
 from typing import Any, ParamSpec, TypeVar, cast
 
 from futurechain import crew
+from futurechain.adoption import resolve
 from futurechain.dispatch import Call, Home
 from futurechain.errors import ExecutorShutdownError, StagePicklingError
 from futurechain.failure import Failure
-from futurechain.future import (
-    MISSING,
-    Foreign,
-    Future,
-    Hop,
-    annotate,
-    carry_on,
-    new_task,
-    outcome_of,
-    publish,
-    resolve,
-    settle,
-)
+from futurechain.foreign import Foreign
+from futurechain.future import MISSING, Future, Hop, new_task
 from futurechain.links import PENDING, Bell, Waiter, claim
+from futurechain.outcomes import annotate, outcome_of, publish
 from futurechain.plans import label
 from futurechain.run import here
+from futurechain.settling import carry_on, settle
 from futurechain.threads import refusal
 
 __all__ = ["ProcessPoolExecutor", "WrappedExecutor", "wrap_executor"]

@@ -57,11 +57,20 @@ class StandardFuture(cf.Future[T]):
     """What it waits for, until it is settled; then None."""
     _weakly_held = True
     """Whether what waits for it holds it by a weak reference: a bare future, which its producer keeps alive."""
+    _hops = False
+    """Whether it runs on an executor, and not in the thread that settles its parent."""
+    _twisted = False
+    """Whether it is of Twisted's family: then a returned future means the chain of that, and not that future alone."""
+    _shielded = False
+    """Whether its cancellation stops there."""
 
     def _settle(self, outcome: Any) -> None:
         raise NotImplementedError  # pragma: no cover  # futurechain.Future has it
 
     def _carry_on(self) -> None:
+        raise NotImplementedError  # pragma: no cover  # futurechain.Future has it
+
+    def _start_after(self, parent: Any) -> None:
         raise NotImplementedError  # pragma: no cover  # futurechain.Future has it
 
     def _heard(self) -> None:

@@ -30,9 +30,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from futurechain.dispatch import Call, Home
 from futurechain.errors import ExecutorShutdownError
 from futurechain.failure import Failure
-from futurechain.future import MISSING, Future, Hop, new_task, settle
+from futurechain.future import MISSING, Future, Hop, new_task
 from futurechain.links import claim
 from futurechain.run import here
+from futurechain.settling import settle
+from futurechain.watching import watch
 
 __all__ = ["ThreadPoolExecutor", "refusal"]
 
@@ -83,6 +85,8 @@ class _Crew(Home):
     def submit(self, task: Any) -> None:
         """Queue a task; refuse it by raising."""
         self.pending[id(task)] = task
+        if watch.on:
+            watch.queued(task)
         if self.broken or self.closing or standard._shutdown:
             self.check(task)
         self.queue.put(task)

@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from futurechain import clock, crew
-from futurechain.future import INLINE, Future, Local, settle, stage_on, succeed
+from futurechain.future import INLINE, Future, Local, stage_on, succeed
 from futurechain.links import PENDING, UNCLAIMED, claim
 from futurechain.plans import Plan, Task
+from futurechain.settling import settle
 
 __all__ = ["delay", "retry"]
 

@@ -11,12 +11,17 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "futurechain"
 
 LAYERS = (
-    ("errors", "clock", "run", "diagram"),
+    ("errors", "clock", "run", "watching", "diagram"),
     ("failure", "crew", "testing", "timeline"),
     ("links", "dispatch", "report", "simulator"),
     ("standard", "plans"),
+    ("outcomes",),
+    ("adoption",),
+    ("settling",),
+    ("cancelling",),
     ("future",),
-    ("threads", "combinators", "interop"),
+    ("foreign",),
+    ("threads", "combinators", "interop", "tracing"),
     ("remote", "coroutines", "timing"),
     ("defer", "drawing", "pipeline"),
     ("__init__",),

@@ -1,0 +1,186 @@
+"""A handler that returned a future: its stage takes that future"s outcome when it comes, and no thread waits for it.
+
+The stage leaves an `Adopt` in the returned future. If nothing but such entries waits for the stage itself, they move
+on to the returned future, which then holds the stage by a weak reference only; so a recursion through returned futures
+is a chain of constant length.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import types
+import weakref
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, Self
+
+from futurechain.dispatch import later
+from futurechain.failure import Failure
+from futurechain.links import PENDING, UNCLAIMED, Forwarded, attach, claim, detach
+from futurechain.outcomes import publish
+from futurechain.plans import Callbacks
+from futurechain.run import here
+from futurechain.standard import StandardFuture
+from futurechain.watching import watch
+
+__all__ = ["PLAIN_VALUES", "Adopt", "parent_of", "resolve", "waits_for"]
+
+PLAIN_VALUES = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, object, type}
+)
+"""Types whose instances are values for certain; asking this is a third of the price of `isinstance`."""
+MOST_FORWARDED = 4
+"""How many waiting stages move on to a returned future; with more, each step of a long nesting would move them all."""
+
+
+def resolve(stage: Any, value: Any) -> Any:
+    """Return the outcome that `value`, returned by a handler, stands for; PENDING if the stage now waits for it."""
+    kind = type(value)  # not isinstance(value, ...): a proxy would run code of its own
+    if issubclass(kind, cf.Future):
+        return _adopt(stage, value if isinstance(value, StandardFuture) else later("wrap_future")(value))
+    if kind is types.CoroutineType:
+        return _adopt(stage, later("ensure")(value, stage._home.home))
+    return value
+
+
+def _adopt(stage: Any, inner: Any) -> Any:
+    if stage._twisted or type(stage._fn) is Callbacks:
+        inner = inner.final
+    outcome = inner._outcome
+    if watch.on:
+        watch.adopted(stage, inner)
+    if outcome is not PENDING:
+        inner._heard()
+        return outcome
+    stage._parent = inner._anchor()
+    if waits_for(inner, stage):  # looked at after the store: of two threads that close a ring, one sees it
+        stage._parent = None
+        return Failure(TypeError(f"{inner!r} was returned by a stage that it waits for itself: a cycle"))
+    entry: Any = Adopt(stage)
+    waiting = list(islice(_flat(tuple(stage._link)), MOST_FORWARDED + 1))
+    if len(waiting) <= MOST_FORWARDED and all(type(held) in (Adopt, WeakAdopt) for held in waiting):
+        entry = _forward(stage, inner)
+    else:
+        stage._link.insert(0, UNCLAIMED)
+    if attach(inner, entry) or not claim(stage):
+        return PENDING
+    return inner._outcome
+
+
+def _forward(stage: Any, inner: Any) -> WeakAdopt:
+    """Let those who wait for `stage` wait for `inner` instead, so that a long recursion stays short."""
+    old, stage._link = stage._link, [UNCLAIMED, Forwarded()]
+    while (held := _pop(old)) is not None:
+        for entry in _flat((held,)):
+            if isinstance(entry, (Adopt, WeakAdopt)):
+                _move(entry, inner)
+            elif isinstance(entry, StandardFuture) and not attach(stage, entry):
+                entry._start_after(stage)
+    return WeakAdopt(stage, inner)
+
+
+def _flat(link: tuple[Any, ...]) -> Iterator[Any]:
+    """Iterate over entries, those in groups included; a group that is out of its link takes no more in."""
+    for held in link:
+        if isinstance(held, dict):
+            yield from tuple(held.values())
+        else:
+            yield held
+
+
+def _move(entry: Any, inner: Any) -> None:
+    target = entry.target if type(entry) is Adopt else entry()
+    if target is None or target._outcome is not PENDING:
+        return
+    target._parent = inner._anchor()
+    moved = entry if type(entry) is Adopt else WeakAdopt(target, inner)
+    if not attach(inner, moved):
+        here.run.queue.append(partial(_fire, moved, inner))
+
+
+def _fire(entry: Any, inner: Any) -> None:
+    """Fire an entry that came too late for `inner`."""
+    inner._heard()
+    settled = entry.fire(inner, inner._outcome)
+    if settled is not None:
+        settled._carry_on()
+
+
+def _pop(link: list[Any]) -> Any:
+    try:
+        return link.pop(0)
+    except IndexError:
+        return None
+
+
+def parent_of(future: Any) -> Any:
+    """Return what `future` waits for, or None."""
+    parent = future._parent
+    return parent() if type(parent) is weakref.ref else parent
+
+
+def waits_for(future: Any, target: Any) -> bool:
+    """Tell whether `future` waits for `target`, over however many steps."""
+    todo, seen = [future], set[int]()
+    while todo:
+        one = todo.pop()
+        if one is target:
+            return True
+        parent = parent_of(one)
+        if isinstance(parent, StandardFuture):
+            todo.append(parent)
+        elif parent is not None and id(parent) not in seen:
+            seen.add(id(parent))
+            todo.extend(parent.sources())
+    return False
+
+
+class Adopt:
+    """An entry: when the returned future is settled, so is the stage that waits for it."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+
+    def _live(self) -> bool:
+        return bool(self.target._outcome is PENDING)
+
+    def fire(self, future: Any, outcome: Any) -> Any:
+        """Settle the stage, unless it was cancelled; it, for the caller to follow."""
+        return _take_over(self.target, outcome)
+
+
+class WeakAdopt(weakref.ref[Any]):
+    """The same for a stage that nothing else waits for: it may die before, and takes its entry along."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, target: Any, inner: Any) -> None:
+        super().__init__(target, WeakAdopt._drop)  # type: ignore[call-arg]
+        self.inner = weakref.ref(inner)
+
+    def __new__(cls, target: Any, inner: Any) -> Self:
+        return super().__new__(cls, target, WeakAdopt._drop)
+
+    def _drop(self) -> None:
+        inner = self.inner()
+        if inner is not None:
+            detach(inner, self)
+
+    def _live(self) -> bool:
+        target = self()
+        return target is not None and target._outcome is PENDING
+
+    def fire(self, future: Any, outcome: Any) -> Any:
+        """Settle the stage, if it still exists; it, for the caller to follow."""
+        return _take_over(self(), outcome)
+
+
+def _take_over(stage: Any, outcome: Any) -> Any:
+    if stage is None or not claim(stage):
+        return None
+    publish(stage, outcome)
+    return stage
+

@@ -1,0 +1,101 @@
+"""Somebody else's futures: adopted, so that they can be chained."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import weakref
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from futurechain import crew, report
+from futurechain.errors import LostFutureError
+from futurechain.failure import Failure
+from futurechain.future import INLINE, Future, Local
+from futurechain.links import PENDING, UNCLAIMED, claim
+from futurechain.outcomes import outcome_of, publish
+from futurechain.plans import Plan
+from futurechain.settling import carry_on, settle
+
+__all__ = ["Foreign", "relay", "wrap_future"]
+
+T = TypeVar("T")
+
+
+class Foreign:
+    """The parent of a future that stands for one of somebody else's."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: cf.Future[Any]) -> None:
+        self._future = weakref.ref(future)
+
+    def sources(self) -> list[Any]:
+        """Return what we know it waits for: nothing."""
+        return []
+
+    def runs_abroad(self) -> bool:
+        """Tell whether the foreign future says that it runs."""
+        future = self._future()
+        return future is not None and future.running()
+
+    def abandon(self, child: Any) -> None:
+        """Cancel it, as far as it can be cancelled."""
+        future = self._future()
+        if future is not None:
+            with suppress(Exception):  # some executors' futures cannot be cancelled, and say so by raising
+                future.cancel()
+
+
+def wrap_future(future: cf.Future[T]) -> Future[T]:
+    """Adopt any ``concurrent.futures.Future``: return a `Future` with the same outcome; ours are returned as they are.
+
+    Cancelling the one that is returned cancels `future`. Dependents run in the thread that settles `future`, but
+    never on the manager thread of a pool, nor on the thread of an event loop.
+
+    Raises:
+        TypeError: if it is no such future.
+    """
+    if isinstance(future, Future):
+        return future
+    if not isinstance(future, cf.Future):
+        raise TypeError(f"wrap_future() wants a concurrent.futures.Future, not {future!r}")
+    ours: Any = Local()
+    ours._fn, ours._home, ours._parent = Plan(), INLINE._home.at(1), Foreign(future)
+    ours._link, ours._outcome = [UNCLAIMED], PENDING
+    relay(future, ours)
+    return cast("Future[T]", ours)
+
+
+def relay(foreign: cf.Future[Any], ours: Any) -> None:
+    """Settle `ours` as soon as `foreign` is settled, or lost."""
+    foreign.add_done_callback(_Relay(ours))
+
+
+class _Relay:
+    """A done callback of a foreign future, which notices when it is dropped uncalled."""
+
+    __slots__ = ("_ours",)
+
+    def __init__(self, ours: Any) -> None:
+        self._ours = [ours]
+        """One element; whoever pops it settles the future."""
+
+    def __call__(self, foreign: cf.Future[Any]) -> None:
+        ours = self._take()
+        if ours is not None and claim(ours):
+            publish(ours, outcome_of(foreign))
+            crew.run(partial(carry_on, ours))
+
+    def _take(self) -> Any:
+        try:
+            return self._ours.pop()
+        except IndexError:
+            return None
+
+    def __del__(self) -> None:
+        ours = self._take()
+        if ours is not None and claim(ours):
+            error = LostFutureError("the foreign future it stands for was dropped without being settled")
+            report.rescue(partial(settle, ours, Failure(error)))
+

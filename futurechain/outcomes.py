@@ -1,0 +1,79 @@
+"""How a stage ends: its outcome is published once, and an error is noted with the stage that raised it."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+from futurechain import report
+from futurechain.dispatch import Place
+from futurechain.errors import CancelledError
+from futurechain.failure import Failure
+from futurechain.links import consumers
+from futurechain.plans import Plan, label
+from futurechain.run import Run
+from futurechain.standard import StandardFuture
+from futurechain.watching import watch
+
+__all__ = ["annotate", "failed", "outcome_of", "publish"]
+
+MOST_COUNTED = 1000
+"""How far a message looks ahead to tell how long a chain is."""
+
+
+def publish(future: Any, outcome: Any) -> None:
+    """Let everybody see `outcome`; the caller has claimed `future`, so this happens once."""
+    plan = future._fn
+    if isinstance(plan, Plan):
+        outcome = plan.finish(outcome)
+    future._outcome = outcome
+    future._fn = future._parent = None
+    if watch.on:
+        watch.settled(future, outcome)
+    if future._hops:
+        future._call = future._context = None
+        future._home.home.retire(future)
+
+
+def outcome_of(future: cf.Future[Any]) -> Any:
+    """Return the outcome of a foreign future that is done."""
+    try:
+        if future.cancelled():
+            return Failure(CancelledError())
+        error = future.exception()
+        return future.result() if error is None else Failure(error)
+    except BaseException as error:
+        return Failure(error)
+
+
+def failed(stage: Any, error: BaseException, run: Run) -> Failure:
+    """Wrap what a handler raised."""
+    if error.__traceback__ is not None:  # without our caller's frame: it holds the stage, which holds the error
+        error.__traceback__ = error.__traceback__.tb_next
+    run.catch(error)
+    annotate(error, stage)
+    return Failure(error)
+
+
+def annotate(error: BaseException, stage: Any) -> None:
+    """Note on `error` that it was raised in `stage`; an exception that takes no notes goes without."""
+    place, call = stage._home, getattr(stage, "_call", None)
+    fn = stage._fn if stage._fn is not None else call[0] if isinstance(call, tuple) else call
+    number = place.depth if type(place) is Place else 0
+    with suppress(Exception):
+        report.annotate(error, label(fn), number, number + _length_behind(stage), place.home.name)
+
+
+def _length_behind(stage: Any) -> int:
+    """Count the stages that follow `stage`, up to the first branching."""
+    count = 0
+    while count < MOST_COUNTED:
+        behind = [*islice(consumers(stage), 2)]
+        if len(behind) != 1 or not isinstance(behind[0], StandardFuture):
+            break
+        stage = behind[0]
+        count += 1
+    return count
+

@@ -1,0 +1,245 @@
+"""The loop that settles chains.
+
+`settle` publishes an outcome and `carry_on` carries it on: it takes the dependents out of the link, runs the local
+ones, starts the others on their executors, and goes on with what has been settled by that, in a loop and never by
+recursion.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from futurechain import report
+from futurechain.adoption import PLAIN_VALUES, resolve
+from futurechain.dispatch import Call
+from futurechain.failure import Failure
+from futurechain.links import PENDING, PLAIN, UNCLAIMED, claim, entries
+from futurechain.outcomes import failed, publish
+from futurechain.plans import Plan
+from futurechain.run import DEEPEST, Run, here
+from futurechain.standard import StandardFuture
+from futurechain.watching import watch
+
+__all__ = ["carry_on", "execute", "follow", "perform", "settle", "start"]
+
+
+def settle(future: Any, outcome: Any) -> None:
+    """Publish the outcome of a future that the caller has claimed, and carry it on to its dependents."""
+    publish(future, outcome)
+    carry_on(future)
+
+
+def carry_on(future: Any) -> None:
+    """Run, start or wake what depends on a settled future.
+
+    If this thread is deep in handlers already, its outermost loop does it.
+    """
+    run = here.run
+    if run.depth >= DEEPEST:
+        run.queue.append(future._carry_on)
+        return
+    run.depth += 1
+    try:
+        todo: list[Any] = []
+        _straight_on(future, run, todo)
+        if todo:
+            _follow_all(todo, run)
+    finally:
+        run.depth -= 1
+    if not run.depth and (run.queue or run.interrupt is not None):
+        run.leave()
+
+
+def execute(future: Any, call: Call, context: Any = None) -> None:
+    """Run `call` in this thread, unless `future` was cancelled, and settle that with its outcome."""
+    if not claim(future):
+        return
+    run = here.run
+    run.depth += 1
+    try:
+        outcome = perform(future, call, run, context)
+        if outcome is not PENDING:
+            publish(future, outcome)
+            follow(future, run)
+        del outcome  # no cycle: a traceback may keep this frame
+    finally:
+        run.depth -= 1
+        del future, call
+    if not run.depth:
+        run.leave()
+
+
+def follow(future: Any, run: Run) -> None:
+    """Carry the outcome of `future` on, through everything that can run in this thread."""
+    todo: list[Any] = []
+    _straight_on(future, run, todo)
+    future = None  # no cycle: a traceback may keep this frame
+    if todo:
+        _follow_all(todo, run)
+
+
+def _follow_all(todo: list[Any], run: Run) -> None:
+    """Do so for each of `todo`, and for what is settled by that."""
+    waiting = deque(todo)
+    while waiting:
+        todo.clear()
+        _straight_on(waiting.popleft(), run, todo)
+        waiting.extend(todo)
+
+
+def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:
+    """Carry on as long as one plain stage waits for another.
+
+    What is settled besides goes to `todo`. This is the hot path: what `entries`, `_local` and `publish` do, in place.
+    """
+    link, outcome, alone = future._link, future._outcome, True
+    while link is not None:
+        waiting = len(link)
+        if waiting == 1:
+            try:
+                child = link.pop(0)
+            except IndexError:  # it was cancelled just now
+                continue
+            kind = type(child)
+            if kind not in PLAIN:
+                if issubclass(kind, (dict, StandardFuture)):
+                    _branch(future, child, run, todo)
+                    break
+                alone = False
+                child = run.notify(future, child)
+                if child is not None:
+                    todo.append(child)
+                continue
+        elif waiting:
+            _branch(future, None, run, todo)
+            break
+        future._link = None
+        if link:  # somebody came in between the two lines above: open it again, and come back to it
+            future._link = link
+            if not waiting:
+                continue
+            todo.append(future)
+        if not waiting:
+            if alone and type(outcome) is Failure:
+                report.unheard(future, outcome)
+            break
+        future, link = child, child._link
+        try:
+            link.remove(UNCLAIMED)  # decides against a cancellation
+        except (ValueError, AttributeError):
+            break
+        if type(outcome) is not Failure:
+            try:
+                outcome = child._fn(outcome)
+                if type(outcome) not in PLAIN_VALUES:
+                    outcome = resolve(child, outcome)
+            except BaseException as error:
+                outcome = failed(child, error, run)
+            if outcome is PENDING:
+                break
+        child._outcome = outcome
+        child._fn = child._parent = None
+    future = child = link = outcome = None  # no cycle: a traceback may keep this frame
+
+
+def _branch(future: Any, first: Any, run: Run, todo: list[Any]) -> None:
+    """Fire the dependents of `future`, `first` first; what is settled by that goes to `todo`.
+
+    Of the stages on the pool whose worker this thread is, one is carried on with here, after the others have been
+    handed to the pool.
+    """
+    carried, alone = None, True
+    for entry in entries(future, first):
+        alone = False
+        if carried is None and run.depth == 1 and getattr(entry, "_hops", False) and entry._home.home is run.pool:
+            carried = entry
+        elif (settled := _fire(entry, future, run)) is not None:
+            todo.append(settled)
+    if carried is not None and (settled := _hop(carried, future, run, carry=True)) is not None:
+        todo.append(settled)
+    if alone and type(future._outcome) is Failure:
+        report.unheard(future, future._outcome)
+
+
+def _fire(entry: Any, future: Any, run: Run) -> Any:
+    """Tell one dependent that `future` is settled; the stage that is settled by that, or None."""
+    if not issubclass(type(entry), StandardFuture):
+        return run.notify(future, entry)
+    return _hop(entry, future, run) if entry._hops else _local(entry, future._outcome, run)
+
+
+def start(entry: Any, future: Any) -> None:
+    """Fire a dependent that came when `future` was settled already."""
+    run = here.run
+    future._heard()
+    run.depth += 1
+    try:
+        settled = _fire(entry, future, run)
+        if settled is not None:
+            follow(settled, run)
+    finally:
+        run.depth -= 1
+    if not run.depth and (run.queue or run.interrupt is not None):
+        run.leave()
+
+
+def _local(stage: Any, outcome: Any, run: Run) -> Any:
+    """Run a stage in this thread; itself if that settled it, else None."""
+    if not claim(stage):
+        return None
+    plan = stage._fn
+    try:
+        call = plan.select(outcome) if isinstance(plan, Plan) else _plain_call(plan, outcome)
+    except BaseException as error:
+        outcome, call = failed(stage, error, run), None
+    if call is not None:
+        outcome = perform(stage, call, run)
+    if outcome is PENDING:
+        return None
+    publish(stage, outcome)
+    return stage
+
+
+def _plain_call(fn: Any, outcome: Any) -> Call | None:
+    return None if type(outcome) is Failure else (fn, (outcome,), {})
+
+
+def _hop(hop: Any, future: Any, run: Run, *, carry: bool = False) -> Any:
+    """Hand a stage to its executor, or carry on with it here; itself if that settled it, else None."""
+    outcome = future._outcome
+    try:
+        call = hop._fn.select(outcome)
+    except BaseException as error:
+        outcome, call = failed(hop, error, run), None
+    if call is not None and not carry:
+        hop._parent = None
+        if watch.on:
+            watch.queued(hop)
+        hop._home.home.start(hop, call)
+        return None
+    if not claim(hop):
+        return None
+    if call is not None:
+        outcome = perform(hop, call, run, hop._context)
+    if outcome is PENDING:
+        return None
+    publish(hop, outcome)
+    return hop
+
+
+def perform(stage: Any, call: Call, run: Run, context: Any = None) -> Any:
+    """Call; the outcome, or PENDING if the stage waits for a future now."""
+    fn, args, kwargs = call
+    if watch.on:
+        watch.started(stage, run)
+    try:
+        value = fn(*args, **kwargs) if context is None else context.run(fn, *args, **kwargs)
+    except BaseException as error:
+        failure = failed(stage, error, run)
+        del stage, call, fn, args, kwargs  # the traceback keeps this frame: no cycle through what it holds
+        return failure
+    if watch.on:
+        watch.returned(stage)
+    return value if type(value) in PLAIN_VALUES else resolve(stage, value)
+
