@@ -6,11 +6,13 @@ General layout, each module importing only from those above it:
 * `crew`: callback threads; `report`: errors that nobody saw
 * `links`: who waits for a future, and the atomic steps that decide every race; `dispatch`: where a stage runs
 * `standard`, `plans`: the standard interface; what a stage does with an outcome
-* `future`: the future, and the loop that settles chains
+* `outcomes`, `adoption`, `settling`, `cancelling`: how a stage ends, and how that travels
+* `future`: the future that can be chained; `foreign`: somebody else's
 * `threads`, `remote`: the thread pool; the process pool, and anybody's executor
 * `coroutines`, `interop`: coroutines without a loop, and with somebody else's
 * `combinators`: several futures in one; `timing`: delays and retries; `testing`: a clock for tests
-* `defer`: Twisted's vocabulary; `simulator`, `diagram`, `render`, `trace`, `timeline`: seeing what happens
+* `defer`: Twisted's vocabulary
+* `watching`, `tracing`, `timeline`, `debugging`, `drawing`, `diagram`, `simulator`: seeing what happens
 * `poetry`, `cli`: the example program, the command line
 
 Each name is imported when it is first used: importing the package itself costs next to nothing.
@@ -24,12 +26,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from futurechain.combinators import first, gather, race, reduce, some
     from futurechain.coroutines import ensure_future, inlineCallbacks, returnValue
+    from futurechain.debugging import debug
+    from futurechain.drawing import render
     from futurechain.failure import Failure
     from futurechain.foreign import wrap_future
     from futurechain.future import INLINE, Future, fail, succeed
     from futurechain.remote import ProcessPoolExecutor, wrap_executor
     from futurechain.threads import ThreadPoolExecutor
     from futurechain.timing import delay, retry
+    from futurechain.tracing import trace
 
 __all__ = [
     "INLINE",
@@ -37,6 +42,7 @@ __all__ = [
     "Future",
     "ProcessPoolExecutor",
     "ThreadPoolExecutor",
+    "debug",
     "delay",
     "ensure_future",
     "fail",
@@ -45,10 +51,12 @@ __all__ = [
     "inlineCallbacks",
     "race",
     "reduce",
+    "render",
     "retry",
     "returnValue",
     "some",
     "succeed",
+    "trace",
     "wrap_executor",
     "wrap_future",
 ]
@@ -56,12 +64,15 @@ __all__ = [
 _NAMES = {
     "combinators": ("first", "gather", "race", "reduce", "some"),
     "coroutines": ("ensure_future", "inlineCallbacks", "returnValue"),
+    "debugging": ("debug",),
+    "drawing": ("render",),
     "failure": ("Failure",),
     "foreign": ("wrap_future",),
     "future": ("INLINE", "Future", "fail", "succeed"),
     "remote": ("ProcessPoolExecutor", "wrap_executor"),
     "threads": ("ThreadPoolExecutor",),
     "timing": ("delay", "retry"),
+    "tracing": ("trace",),
 }
 _MODULES = frozenset({"defer", "errors", "testing"})
 """Modules of the public interface, which ``futurechain.errors`` and so on reach without an import of their own."""

@@ -35,13 +35,13 @@ from futurechain.run import here
 from futurechain.settling import carry_on
 from futurechain.watching import watch
 
-__all__ = ["ensure", "ensure_future", "inlineCallbacks", "returnValue", "suspend"]
+__all__ = ["Returned", "ensure", "ensure_future", "inlineCallbacks", "returnValue", "suspend"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Return(BaseException):
+class Returned(BaseException):  # it is no error
     """Carries the value of `returnValue` out of a generator."""
 
     def __init__(self, value: Any) -> None:
@@ -51,7 +51,7 @@ class _Return(BaseException):
 
 def returnValue(value: object) -> NoReturn:
     """End the surrounding `inlineCallbacks` generator with `value`; ``return value`` does the same."""
-    raise _Return(value)
+    raise Returned(value)
 
 
 class _Runner(Plan):
@@ -133,6 +133,9 @@ class _Runner(Plan):
         """Send results in until the coroutine waits or ends; its future if it ended, else None."""
         while True:
             yielded, ended = self._step(coroutine, outcome)
+            run = here.run
+            if run.queue and not run.depth:
+                run.flush()  # what the step put off: the yielded future may be waiting for it
             if ended:
                 return self._end(yielded)
             outcome = self._await(yielded)
@@ -162,7 +165,7 @@ class _Runner(Plan):
             return self.context.run(coroutine.send, outcome), False
         except StopIteration as stop:
             return stop.value, True
-        except _Return as returned:
+        except Returned as returned:
             coroutine.close()
             return returned.value, True
         except BaseException as error:

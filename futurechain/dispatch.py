@@ -149,6 +149,7 @@ def chain_end(future: Any) -> Any:
 
 
 _LATER = {
+    "debug": "debugging",
     "ensure": "coroutines",
     "mimebundle": "drawing",
     "suspend": "coroutines",

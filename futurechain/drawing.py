@@ -31,6 +31,7 @@ from futurechain.links import PENDING, Callback, consumers
 from futurechain.outcomes import outcome_of
 from futurechain.plans import Plan, label
 from futurechain.standard import StandardFuture, is_cancelled
+from futurechain.tracing import duration
 
 __all__ = ["mimebundle", "render"]
 
@@ -230,7 +231,7 @@ def _look(future: Any, *, asked: bool) -> Node:
     status, state = _state(future._outcome, running=future.running())
     callbacks = sum(type(entry) is Callback for entry in consumers(future))
     place = _clean(str(future._home.home.name))
-    return Node(_clean(name), place, status, state, _duration(future), callbacks, asked=asked)
+    return Node(_clean(name), place, status, state, duration(future), callbacks, asked=asked)
 
 
 def _state(outcome: Any, *, running: bool) -> tuple[str, str]:
@@ -242,11 +243,6 @@ def _state(outcome: Any, *, running: bool) -> tuple[str, str]:
     if type(outcome) is Failure:
         return "failed", f"raised {_clean(outcome.type.__name__)}"
     return "ok", f"returned {_clean(type(outcome).__name__)}"
-
-
-def _duration(future: cf.Future[Any]) -> float | None:  # noqa: ARG001  # nothing is recorded yet
-    """Return how many seconds the stage took, if that was recorded."""
-    return None
 
 
 class _Found(NamedTuple):

@@ -13,6 +13,7 @@ their misery then (`LostFutureError`).
 from __future__ import annotations
 
 import concurrent.futures as cf
+import os
 import weakref
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
@@ -117,29 +118,32 @@ class Future(StandardFuture[T]):
         """
         place = self._home
         if on is None and on_error is None and place.local and callable(on_result):
-            child: Any = Stage()  # the fast path: what `_attach` does, in place
-            child._home = place.next or place.grow()
+            child: Any
             link = self._link
             if link is None and not (run := here.run).depth:
                 value: Any = self._outcome
-                if type(value) is Failure:
-                    self._heard()
-                    report.unheard(child, value)
-                else:
+                if type(value) is not Failure:
                     run.depth = 1
                     try:
                         value = on_result(value)
                     except BaseException as error:
-                        return cast("Future[Any]", _begin(child, on_result, run, error=error))
+                        return _begin(place, on_result, run, [error])
                     finally:
                         run.depth = 0
                     if type(value) not in PLAIN_VALUES or run.queue or run.interrupt is not None:
-                        child._outcome = value
-                        value = None  # no cycle: a traceback may keep this frame
-                        return cast("Future[Any]", _begin(child, on_result, run))
+                        values = [value]
+                        del value  # no cycle: a traceback may keep this frame
+                        return _begin(place, on_result, run, None, values)
+                child = Stage()
+                child._home = place.next or place.grow()
                 child._fn = child._parent = child._link = None
                 child._outcome = value
+                if type(value) is Failure:
+                    self._heard()
+                    report.unheard(child, value)
                 return child  # type: ignore[no-any-return]
+            child = Stage()  # the fast path: what `_attach` does, in place
+            child._home = place.next or place.grow()
             child._fn = on_result
             if link is not None:
                 child._outcome = PENDING
@@ -461,6 +465,13 @@ class Local(Stage[T]):
     __slots__ = ()
 
 
+class Watched(Stage[T]):
+    """What `then` makes instead of a `Stage` while somebody watches (see `watching`)."""
+
+    __slots__ = ("_record",)
+    _watched = True
+
+
 class Shield(Local[T]):
     """A stage whose cancellation does not go up."""
 
@@ -612,6 +623,10 @@ def _attach(parent: Any, child: Any) -> Any:
     del own[1]
     if watch.on:
         watch.attached(child, (parent,))
+    return _connect(parent, child)
+
+
+def _connect(parent: Any, child: Any) -> Any:
     if attach(parent, child):
         return child
     run = here.run
@@ -622,21 +637,24 @@ def _attach(parent: Any, child: Any) -> Any:
     return child
 
 
-def _begin(child: Any, fn: Any, run: Run, *, error: BaseException | None = None) -> Any:
-    """Settle a stage that was run when it was attached: with `error`, or with its outcome, which may be a future."""
-    value: Any = None if error is not None else child._outcome
-    child._fn, child._outcome, child._link, child._parent = fn, PENDING, [], None
+def _begin(place: Any, fn: Any, run: Run, errors: Any, values: Any = None) -> Future[Any]:
+    """Return a stage that was run when it was attached, and raised, or returned what may be a future.
+
+    Its error or its value comes in a list, which is emptied: our caller's frame may live on in a traceback.
+    """
+    child = _new(Stage, fn, place.next or place.grow())
+    child._outcome, child._link, child._parent = PENDING, [], None
     run.depth = 1
     try:
-        value = resolve(child, value) if error is None else failed(child, error, run)
-        if value is not PENDING:
-            publish(child, value)
+        outcome = failed(child, errors.pop(), run) if errors else resolve(child, values.pop())
+        if outcome is not PENDING:
+            publish(child, outcome)
             follow(child, run)
     finally:
         run.depth = 0
-        del value, error  # no cycle: a traceback may keep this frame
+        outcome = None
     run.leave()
-    return child
+    return cast("Future[Any]", child)
 
 
 def _detached(fn: Any, place: Any) -> Any:
@@ -652,8 +670,24 @@ def _detached(fn: Any, place: Any) -> Any:
 
 
 def _watched_then(self: Any, on_result: Any = None, on_error: Any = None, *, on: Any = None) -> Any:
-    plan = Then(check_handler(on_result, "then"), check_handler(on_error, "then"))
-    return stage_on(self, plan, on)
+    place = self._home
+    check_handler(on_result, "then")
+    if on is None and on_error is None and place.local:
+        if on_result is None:
+            return _attach(self, _new(Local, Plan(), place.next or place.grow()))
+        child: Any = Watched()  # as in `then`
+        child._fn, child._home = on_result, place.next or place.grow()
+        child._outcome, child._parent = PENDING, self._anchor()
+        own = child._link = [UNCLAIMED, None]
+        del own[1]
+        watch.attached(child, (self,))
+        link = self._link
+        if link is not None and len(link) == 1:
+            link.append(child)
+            if self._link is link or not withdraw(link, child):
+                return child
+        return _connect(self, child)
+    return stage_on(self, Then(on_result, check_handler(on_error, "then")), on)
 
 
 def _watched_add_callback(self: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
@@ -671,3 +705,5 @@ def _switch(watched: bool) -> None:
 
 
 watch.switches.append(_switch)
+if os.environ.get("FUTURECHAIN_DEBUG", "0") != "0":
+    later("debug")()

@@ -21,6 +21,8 @@ __all__ = ["annotate", "failed", "outcome_of", "publish"]
 
 MOST_COUNTED = 1000
 """How far a message looks ahead to tell how long a chain is."""
+MOST_NAMED = 8
+"""How many of these stages a report names."""
 
 
 def publish(future: Any, outcome: Any) -> None:
@@ -53,27 +55,34 @@ def failed(stage: Any, error: BaseException, run: Run) -> Failure:
     if error.__traceback__ is not None:  # without our caller's frame: it holds the stage, which holds the error
         error.__traceback__ = error.__traceback__.tb_next
     run.catch(error)
-    annotate(error, stage)
-    return Failure(error)
+    return Failure(error, path=annotate(error, stage))
 
 
-def annotate(error: BaseException, stage: Any) -> None:
-    """Note on `error` that it was raised in `stage`; an exception that takes no notes goes without."""
+def annotate(error: BaseException, stage: Any) -> tuple[str, ...]:
+    """Note on `error` that it was raised in `stage`; an exception that takes no notes goes without.
+
+    Returns:
+        The names of that stage and of those behind it, for a report.
+    """
     place, call = stage._home, getattr(stage, "_call", None)
     fn = stage._fn if stage._fn is not None else call[0] if isinstance(call, tuple) else call
     number = place.depth if type(place) is Place else 0
+    path: tuple[str, ...] = ()
     with suppress(Exception):
-        report.annotate(error, label(fn), number, number + _length_behind(stage), place.home.name)
+        behind = _behind(stage)
+        name = label(fn)
+        path = name, *(label(one._fn) for one in behind[:MOST_NAMED]), *(["..."] if behind[MOST_NAMED:] else ())
+        report.annotate(error, name, number, number + len(behind), place.home.name)
+    return path
 
 
-def _length_behind(stage: Any) -> int:
-    """Count the stages that follow `stage`, up to the first branching."""
-    count = 0
-    while count < MOST_COUNTED:
+def _behind(stage: Any) -> list[Any]:
+    """Return the stages that follow `stage`, up to the first branching."""
+    found: list[Any] = []
+    while len(found) < MOST_COUNTED:
         behind = [*islice(consumers(stage), 2)]
         if len(behind) != 1 or not isinstance(behind[0], StandardFuture):
             break
         stage = behind[0]
-        count += 1
-    return count
-
+        found.append(stage)
+    return found

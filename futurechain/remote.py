@@ -23,6 +23,7 @@ from concurrent.futures import thread
 from contextvars import copy_context
 from functools import partial
 from pickle import PicklingError
+from time import perf_counter
 from typing import Any, ParamSpec, TypeVar, cast
 
 from futurechain import crew
@@ -38,6 +39,7 @@ from futurechain.plans import label
 from futurechain.run import here
 from futurechain.settling import carry_on, settle
 from futurechain.threads import refusal
+from futurechain.watching import watch
 
 __all__ = ["ProcessPoolExecutor", "WrappedExecutor", "wrap_executor"]
 
@@ -104,7 +106,9 @@ class _Remote(Home):
         elif not isinstance(executor, standard.ProcessPoolExecutor):
             foreign = self._submit(executor, fn, *args, **kwargs)
         else:
-            foreign = self._submit(executor, call_there, fn, *args, **kwargs)
+            foreign = self._submit(executor, time_there if watch.on else call_there, fn, *args, **kwargs)
+        if watch.on:
+            watch.queued(stage)
         stage._call = fn
         stage._parent = Foreign(foreign)
         foreign.add_done_callback(partial(self._arrive, stage))
@@ -116,6 +120,9 @@ class _Remote(Home):
         if not claim(stage):
             return
         outcome = outcome_of(foreign)
+        if type(outcome) is Timed:
+            watch.ran(stage, outcome.process, outcome.began)
+            outcome = outcome.outcome
         if type(outcome) is Failure:
             outcome = _explained(outcome, stage)
             annotate(outcome.value, stage)
@@ -157,6 +164,27 @@ def call_there(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         if _is_true(error):
             raise
         return Failure(error)
+
+
+class Timed:
+    """What a worker sends back while somebody watches: the outcome, who ran it, and since when."""
+
+    __slots__ = ("began", "outcome", "process")
+
+    def __init__(self, began: float) -> None:
+        self.outcome: Any = None
+        self.process = os.getpid()
+        self.began = began
+
+
+def time_there(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Timed:
+    """Call, in the worker, and note when: ``perf_counter`` is one clock for all processes of a machine."""
+    timed = Timed(perf_counter())
+    try:
+        timed.outcome = fn(*args, **kwargs)
+    except BaseException as error:
+        timed.outcome = Failure(error)
+    return timed
 
 
 def _is_true(error: BaseException) -> bool:

@@ -20,16 +20,19 @@ from futurechain.failure import Failure
 __all__ = ["Unheard", "annotate", "rescue", "unheard"]
 
 logger = logging.getLogger("futurechain")
+MOST_LINES = 100
+"""How many stages a report shows, counted from the end of the chain."""
 _NOTE = "raised in stage "
 
 
 class Unheard:
     """Reports a failure when it is dropped, unless somebody has heard of it before."""
 
-    __slots__ = ("__weakref__", "_failure", "_told")
+    __slots__ = ("__weakref__", "_failure", "_told", "_trail")
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: Failure, trail: Any) -> None:
         self._failure = failure
+        self._trail = trail
         self._told = [False]
         _all.add(self)
 
@@ -38,7 +41,19 @@ class Unheard:
         if self._told:
             self._told.clear()
             error = self._failure.value
-            logger.error("a future failed, and nobody looked at it", exc_info=(type(error), error, error.__traceback__))
+            text = f"a future failed, and nobody looked at it{self._where()}"
+            logger.error("%s", text, exc_info=(type(error), error, error.__traceback__))
+
+    def _where(self) -> str:
+        """Return the stages: in debug mode all, with the lines that attached them; else those that it went through."""
+        lines: list[str] = []
+        trail = self._trail
+        while trail is not None and len(lines) < MOST_LINES:
+            name, line, trail = trail
+            lines.append(f"\n  stage {name}, attached at {line}")
+        if lines:
+            return ":" + "\n  ..." * (trail is not None) + "".join(reversed(lines))
+        return f": stage {' > '.join(self._failure.path)}" if self._failure.path else ""
 
     def hear(self) -> None:
         """Note that somebody has looked."""
@@ -62,7 +77,7 @@ def unheard(future: Any, failure: Failure) -> None:
     A cancellation is no such failure, nor how work ends that nobody wanted any more when it was running.
     """
     if not isinstance(failure.value, CancelledError) and "_unwanted" not in future.__dict__:
-        future.__dict__["_unheard"] = Unheard(failure)
+        future.__dict__["_unheard"] = Unheard(failure, future.__dict__.get("_trail"))
 
 
 def annotate(error: BaseException, stage: str, number: int, total: int, place: str) -> None:

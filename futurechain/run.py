@@ -23,7 +23,7 @@ logger = logging.getLogger("futurechain")
 class Run:
     """One thread's share: how deep it is in handlers, what it has put off, whose worker it is."""
 
-    __slots__ = ("depth", "drives", "interrupt", "pool", "queue", "within")
+    __slots__ = ("depth", "drives", "interrupt", "pool", "queue", "track", "within")
 
     def __init__(self) -> None:
         self.depth = 0
@@ -35,6 +35,8 @@ class Run:
         """The home whose worker this thread is, or None: it may carry on with the stages there."""
         self.within: Any = None
         """The home for whose chains this thread works, or None: what it attaches there is no outside work."""
+        self.track = ""
+        """What the thread is called in a trace, once somebody has asked."""
         self.interrupt: BaseException | None = None
         """A KeyboardInterrupt that a handler raised in the main thread, to be raised again when the loop is done."""
 

@@ -3,6 +3,10 @@
 `settle` publishes an outcome and `carry_on` carries it on: it takes the dependents out of the link, runs the local
 ones, starts the others on their executors, and goes on with what has been settled by that, in a loop and never by
 recursion.
+
+The traceback of an exception keeps the frames that were active when it was raised, with their variables. So that a
+failed stage is no part of a reference cycle (stage, exception, frame, stage), no function here ends with a variable
+that still holds one.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ def carry_on(future: Any) -> None:
             _follow_all(todo, run)
     finally:
         run.depth -= 1
+        del future
     if not run.depth and (run.queue or run.interrupt is not None):
         run.leave()
 
@@ -88,7 +93,7 @@ def _follow_all(todo: list[Any], run: Run) -> None:
         waiting.extend(todo)
 
 
-def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:
+def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:  # noqa: PLR0915  # a call costs as much as a stage
     """Carry on as long as one plain stage waits for another.
 
     What is settled besides goes to `todo`. This is the hot path: what `entries`, `_local` and `publish` do, in place.
@@ -102,7 +107,7 @@ def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:
             except IndexError:  # it was cancelled just now
                 continue
             kind = type(child)
-            if kind not in PLAIN:
+            if kind not in PLAIN and (not issubclass(kind, StandardFuture) or child._hops):
                 if issubclass(kind, (dict, StandardFuture)):
                     _branch(future, child, run, todo)
                     break
@@ -124,6 +129,12 @@ def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:
             if alone and type(outcome) is Failure:
                 report.unheard(future, outcome)
             break
+        if kind not in PLAIN:
+            future = (_watched if child._watched else _local)(child, outcome, run)
+            if future is None:
+                break
+            link, outcome = future._link, future._outcome
+            continue
         future, link = child, child._link
         try:
             link.remove(UNCLAIMED)  # decides against a cancellation
@@ -160,13 +171,17 @@ def _branch(future: Any, first: Any, run: Run, todo: list[Any]) -> None:
         todo.append(settled)
     if alone and type(future._outcome) is Failure:
         report.unheard(future, future._outcome)
+    first = entry = carried = settled = future = None
 
 
 def _fire(entry: Any, future: Any, run: Run) -> Any:
     """Tell one dependent that `future` is settled; the stage that is settled by that, or None."""
-    if not issubclass(type(entry), StandardFuture):
-        return run.notify(future, entry)
-    return _hop(entry, future, run) if entry._hops else _local(entry, future._outcome, run)
+    try:
+        if not issubclass(type(entry), StandardFuture):
+            return run.notify(future, entry)
+        return _hop(entry, future, run) if entry._hops else _local(entry, future._outcome, run)
+    finally:
+        del entry, future
 
 
 def start(entry: Any, future: Any) -> None:
@@ -180,6 +195,7 @@ def start(entry: Any, future: Any) -> None:
             follow(settled, run)
     finally:
         run.depth -= 1
+        entry = future = settled = None
     if not run.depth and (run.queue or run.interrupt is not None):
         run.leave()
 
@@ -188,17 +204,47 @@ def _local(stage: Any, outcome: Any, run: Run) -> Any:
     """Run a stage in this thread; itself if that settled it, else None."""
     if not claim(stage):
         return None
-    plan = stage._fn
     try:
+        outcome = _call_locally(stage, outcome, run)
+        if outcome is PENDING:
+            return None
+        publish(stage, outcome)
+        return stage
+    finally:
+        del stage, outcome
+
+
+def _call_locally(stage: Any, outcome: Any, run: Run) -> Any:
+    try:
+        plan = stage._fn
         call = plan.select(outcome) if isinstance(plan, Plan) else _plain_call(plan, outcome)
+        return outcome if call is None else perform(stage, call, run)
     except BaseException as error:
-        outcome, call = failed(stage, error, run), None
-    if call is not None:
-        outcome = perform(stage, call, run)
-    if outcome is PENDING:
+        return failed(stage, error, run)
+    finally:
+        del stage, outcome
+
+
+def _watched(stage: Any, outcome: Any, run: Run) -> Any:
+    """Do what `_straight_on` does with a plain stage, for one that is watched."""
+    if not claim(stage):
         return None
-    publish(stage, outcome)
-    return stage
+    try:
+        if type(outcome) is not Failure:
+            watch.started(stage, run)
+            try:
+                outcome = stage._fn(outcome)
+            except BaseException as error:
+                outcome = failed(stage, error, run)
+            watch.returned(stage)
+            if type(outcome) not in PLAIN_VALUES and (outcome := resolve(stage, outcome)) is PENDING:
+                return None
+        stage._outcome = outcome
+        stage._fn = stage._parent = None
+        watch.settled(stage, outcome)
+        return stage
+    finally:
+        del stage, outcome
 
 
 def _plain_call(fn: Any, outcome: Any) -> Call | None:
@@ -220,12 +266,15 @@ def _hop(hop: Any, future: Any, run: Run, *, carry: bool = False) -> Any:
         return None
     if not claim(hop):
         return None
-    if call is not None:
-        outcome = perform(hop, call, run, hop._context)
-    if outcome is PENDING:
-        return None
-    publish(hop, outcome)
-    return hop
+    try:
+        if call is not None:
+            outcome = perform(hop, call, run, hop._context)
+        if outcome is PENDING:
+            return None
+        publish(hop, outcome)
+        return hop
+    finally:
+        del hop, future, outcome, call
 
 
 def perform(stage: Any, call: Call, run: Run, context: Any = None) -> Any:
@@ -237,6 +286,8 @@ def perform(stage: Any, call: Call, run: Run, context: Any = None) -> Any:
         value = fn(*args, **kwargs) if context is None else context.run(fn, *args, **kwargs)
     except BaseException as error:
         failure = failed(stage, error, run)
+        if watch.on:
+            watch.returned(stage)
         del stage, call, fn, args, kwargs  # the traceback keeps this frame: no cycle through what it holds
         return failure
     if watch.on:

@@ -59,6 +59,10 @@ class StandardFuture(cf.Future[T]):
     """Whether what waits for it holds it by a weak reference: a bare future, which its producer keeps alive."""
     _hops = False
     """Whether it runs on an executor, and not in the thread that settles its parent."""
+    _watched = False
+    """Whether it is a stage with one function for values that was made while somebody watched."""
+    _record: Any = None
+    """What a trace knows of it."""
     _twisted = False
     """Whether it is of Twisted's family: then a returned future means the chain of that, and not that future alone."""
     _shielded = False

@@ -32,21 +32,31 @@ class Observer:
     def returned(self, stage: Any) -> None:
         """That function has returned, or raised."""
 
+    def ran(self, stage: Any, process: int, began: float) -> None:
+        """That function has run in another process, since `began`, by the clock that all of them share."""
+
     def settled(self, stage: Any, outcome: Any) -> None:
         """`stage` is settled, with `outcome`."""
 
 
-class Watch(Observer):
-    """Passes on what it is told to all observers."""
+class Watch:
+    """Passes on what it is told to all observers; to a single one without any detour."""
 
-    __slots__ = ("observers", "on", "switches")
+    __slots__ = (
+        "adopted", "attached", "observers", "on", "queued", "ran", "returned", "settled", "started", "switches",
+    )  # fmt: skip
+    adopted: Callable[[Any, Any], object]
+    attached: Callable[[Any, tuple[Any, ...]], object]
+    queued: Callable[[Any], object]
+    ran: Callable[[Any, int, float], object]
+    returned: Callable[[Any], object]
+    settled: Callable[[Any, Any], object]
+    started: Callable[[Any, Any], object]
 
     def __init__(self) -> None:
-        self.on = False
-        """Whether anybody watches: whoever has something to tell looks here first."""
-        self.observers: tuple[Observer, ...] = ()
         self.switches: list[Callable[[bool], object]] = []
         """Functions to call with True when the first observer comes, with False when the last one goes."""
+        self._set(())
 
     def add(self, observer: Observer) -> None:
         """Let `observer` watch from now on."""
@@ -58,33 +68,27 @@ class Watch(Observer):
 
     def _set(self, observers: tuple[Observer, ...]) -> None:
         self.observers = observers
+        for name in _EVENTS:
+            setattr(self, name, _tell(tuple(getattr(observer, name) for observer in observers)))
         self.on = bool(observers)
+        """Whether anybody watches: whoever has something to tell looks here first."""
         for switch in self.switches:
             switch(self.on)
 
-    def attached(self, stage: Any, parents: tuple[Any, ...]) -> None:
-        for observer in self.observers:
-            observer.attached(stage, parents)
 
-    def adopted(self, stage: Any, inner: Any) -> None:
-        for observer in self.observers:
-            observer.adopted(stage, inner)
+_EVENTS = tuple(name for name in vars(Observer) if not name.startswith("_"))
 
-    def queued(self, stage: Any) -> None:
-        for observer in self.observers:
-            observer.queued(stage)
 
-    def started(self, stage: Any, run: Any) -> None:
-        for observer in self.observers:
-            observer.started(stage, run)
+def _tell(listeners: tuple[Callable[..., object], ...]) -> Callable[..., object]:
+    """Return the function that calls all of `listeners`."""
+    if len(listeners) == 1:
+        return listeners[0]
 
-    def returned(self, stage: Any) -> None:
-        for observer in self.observers:
-            observer.returned(stage)
+    def tell(*args: Any) -> None:
+        for listener in listeners:
+            listener(*args)
 
-    def settled(self, stage: Any, outcome: Any) -> None:
-        for observer in self.observers:
-            observer.settled(stage, outcome)
+    return tell
 
 
 watch = Watch()

@@ -436,3 +436,14 @@ def test_a_failure_returned_by_a_coroutine_fails_it():
 
     assert isinstance(ensure_future(returns_failure()).exception(0), KeyError)
     assert isinstance(ensure_future(double(fail(KeyError()))).exception(0), KeyError)
+
+
+def test_a_stage_made_in_a_step_is_run_before_it_is_waited_for():
+    """A step that yields a stage on a settled future goes on at once: nobody else would start that stage."""
+
+    @inlineCallbacks
+    def walk():
+        doubled = yield succeed(4).then(lambda n: 2 * n)
+        return doubled + 1
+
+    assert walk().result(0) == 9

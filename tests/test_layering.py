@@ -21,7 +21,7 @@ LAYERS = (
     ("cancelling",),
     ("future",),
     ("foreign",),
-    ("threads", "combinators", "interop", "tracing"),
+    ("threads", "combinators", "interop", "tracing", "debugging"),
     ("remote", "coroutines", "timing"),
     ("defer", "drawing", "pipeline"),
     ("__init__",),
