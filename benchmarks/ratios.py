@@ -1,258 +1,269 @@
 """``python -m benchmarks.ratios``: the promised numbers, as ratios of one interleaved run.
 
-Ours and the others take turns, sample by sample, with the garbage collector off during each; a ratio is the median of
-the ratios of neighbouring samples. Exit status 1 if a bound is missed.
+All contestants of a row take turns, sample by sample, as `measure` describes. Exit status 1 if a bound is missed. What
+has no bound is shown for orientation. A bound against a peer that is not installed is not checked: the table says so.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import concurrent.futures as cf
-import gc
+import importlib
+import importlib.util
 import json
-import statistics
-import subprocess
 import sys
-import time
-import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
-import futurechain
-from benchmarks import byhand, scenarios
-from benchmarks.peers import asyncio_callbacks, by_hand, ours, twisted
-from futurechain import Future, clock, gather
+from benchmarks.measure import (
+    Sample,
+    Work,
+    duration,
+    import_sample,
+    machine,
+    medians,
+    memory_sample,
+    ratio,
+    steady,
+    take_turns,
+    time_sample,
+)
+from benchmarks.peers import ADD_CALLBACK, BY_HAND, OURS, ours
+from benchmarks.pools import EACH_SUBMITTED, nothing, open_pool, pool_peers
+from benchmarks.scenarios import by_name, refusal
+from futurechain import Future, trace
 
-Sample = Callable[[], float]
-"""Does the work once; seconds per piece of it (or bytes)."""
+__all__ = ["Row", "main", "measure", "rows", "table"]
+
+STANDARD = BY_HAND
+"""The column of the standard library shares its place with what people write over it by hand."""
+COLUMNS = {OURS: "ours", STANDARD: "by hand or standard"}
+SECOND_WAYS = {ADD_CALLBACK, EACH_SUBMITTED, "Twisted DeferredList"}
+"""Who has a column already, by its quickest way."""
+PIPELINE = "futurechain.pipeline"
+MEGABYTE = 1_000_000
 
 
 @dataclass
 class Row:
-    """One line of the table."""
+    """One row of the table."""
 
     work: str
-    ours: Sample
-    others: dict[str, tuple[Sample, float]]
-    """By name: the other's sample, and the bound on ours divided by it."""
+    samples: dict[str, Sample]
+    """By contestant; ours first."""
+    bounds: dict[str, float] = field(default_factory=dict)
+    """By contestant: the most that our figure may be of theirs."""
+    limit: float | None = None
+    """The most that our figure may be."""
     unit: str = "ns"
+    standard: str = "by hand"
+    """What stands in the column of the standard library."""
+    note: str = ""
     figures: dict[str, float] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
 
+    def verdicts(self) -> list[tuple[str, str, bool | None]]:
+        """Return each ratio with its bound, and whether that is met; None if it was not measured."""
+        found: list[tuple[str, str, bool | None]] = []
+        if self.limit is not None:
+            found.append((f"{self.figures[OURS]:,.0f}", f"{self.limit:g}", round(self.figures[OURS]) <= self.limit))
+        for name, bound in self.bounds.items():
+            label = self.label(name)
+            if name in self.ratios:
+                found.append((f"{self.ratios[name]:.3f} of {label}", f"{bound:.2f}", self.ratios[name] <= bound))
+            else:
+                found.append((f"? of {label}", f"{bound:.2f}", None))
+        return found
+
+    def label(self, name: str) -> str:
+        """Return what to call a contestant."""
+        return self.standard if name == STANDARD else name
+
     def met(self) -> bool:
-        """Tell whether every bound holds."""
-        return all(self.ratios[name] <= bound for name, (_, bound) in self.others.items())
+        """Tell whether no bound is missed."""
+        return all(verdict is not False for _, _, verdict in self.verdicts())
 
 
-def timed(work: Callable[[], int], repeat: int = 1) -> Sample:
-    """Return a sample that times `work`, which says how many pieces it did."""
-
-    def sample() -> float:
-        gc.collect()
-        gc.disable()
-        try:
-            start = time.perf_counter()
-            pieces = sum(work() for _ in range(repeat))
-            return (time.perf_counter() - start) / pieces * 1e9
-        finally:
-            gc.enable()
-
-    return sample
+def compared(work: str, name: str, size: int, bounds: dict[str, float], **options: Any) -> Row:
+    """Return the row of a scenario with every peer that can do it, each in its quickest way."""
+    scenario = by_name(name)
+    samples = {
+        peer.name: time_sample(partial(scenario.make, peer, size))
+        for peer in scenario.peers()
+        if peer.name not in SECOND_WAYS and not refusal(scenario, peer, size)
+    }
+    return Row(work, samples, bounds, **options)
 
 
-def chains(length: int, repeat: int, scenario: Callable[..., int]) -> tuple[Sample, Sample, Sample]:
-    """Return the samples of one scenario for us, by hand (in chains short enough for it) and Twisted."""
-    short = min(length, 100)
-    return (
-        timed(lambda: scenario(ours(), length), repeat),
-        timed(lambda: scenario(by_hand(), short), max(1, repeat // 5)),
-        timed(lambda: scenario(twisted(), length), repeat),
-    )
+def each_submitted(work: str, size: int, bounds: dict[str, float]) -> Row:
+    """Return the row of chains on a thread pool against a helper that submits each step."""
+    make = by_name("pool_chain").make
+    columns = {OURS: OURS, EACH_SUBMITTED: STANDARD}
+    pools = [peer for peer in pool_peers() if peer.name in columns]
+    return Row(work, {columns[peer.name]: time_sample(partial(make, peer, size)) for peer in pools}, bounds)
 
 
-def compared(work: str, length: int, repeat: int, scenario: Callable[..., int], bounds: tuple[float, float]) -> Row:
-    """Return a row against by hand and Twisted."""
-    mine, hand, deferred = chains(length, repeat, scenario)
-    return Row(work, mine, {"by hand": (hand, bounds[0]), "Twisted": (deferred, bounds[1])})
+def traced(size: int) -> list[Row]:
+    """Return what a trace costs: nothing when it is over, and while it is on so much for each stage."""
 
+    def once() -> float:
+        root = last = Future[int]()
+        start = perf_counter()
+        for _ in range(size):
+            last = last.then(nothing)
+        root.set_result(1)
+        return (perf_counter() - start) / size * 1e9
 
-def gather_ours() -> int:
-    """Gather 10,000 pending futures."""
-    parts = [Future() for _ in range(10_000)]
-    whole = gather(*parts)
-    for part in parts:
-        part.set_result(1)
-    whole.result()
-    return len(parts)
+    def off() -> float:
+        with trace():
+            pass
+        return once()
 
+    def on() -> float:
+        before = once()
+        with trace():
+            return once() - before
 
-def gather_asyncio() -> int:
-    """Gather as many with asyncio."""
-    peer = asyncio_callbacks()
-    parts = [peer.pending() for _ in range(10_000)]
-    loop = parts[0].get_loop()
-
-    async def main() -> None:
-        whole = asyncio.gather(*parts)
-        for part in parts:
-            part.set_result(1)
-        await whole
-
-    loop.run_until_complete(main())
-    loop.close()
-    return len(parts)
-
-
-def pending_stage_bytes() -> float:
-    """Return what a pending stage of a long chain takes."""
-    count = 20_000
-    tracemalloc.start()
-    try:
-        root = last = Future()
-        before = tracemalloc.get_traced_memory()[0]
-        for _ in range(count):
-            last = last.then(scenarios.identity)
-        used = (tracemalloc.get_traced_memory()[0] - before) / count
-    finally:
-        tracemalloc.stop()
-    root.set_result(0)
-    return used
-
-
-def submits(pool_type: type[cf.Executor]) -> Callable[[], int]:
-    """Return the work of submitting and reading 20,000 tasks."""
-
-    def work() -> int:
-        with pool_type(2) as pool:  # type: ignore[call-arg]
-            for future in [pool.submit(int) for _ in range(20_000)]:
-                future.result()
-        return 20_000
-
-    return work
-
-
-def round_trips_ours() -> int:
-    """Submit, then, then, result."""
-    with futurechain.ThreadPoolExecutor(2) as pool:
-        for _ in range(300):
-            pool.submit(int).then(scenarios.identity).then(scenarios.identity).result()
-    return 300
-
-
-def on_pool(pool: cf.Executor, parent: cf.Future[int]) -> cf.Future[int]:
-    """Run one more step on the pool when `parent` is done: the usual helper, with a submit."""
-    child: cf.Future[int] = cf.Future()
-    submitted = byhand.then(parent, lambda value: pool.submit(scenarios.identity, value))
-    submitted.add_done_callback(
-        lambda done: done.result().add_done_callback(lambda inner: child.set_result(inner.result()))
-    )
-    return child
-
-
-def round_trips_by_hand() -> int:
-    """Do the same by hand: each step is submitted to the pool."""
-    with cf.ThreadPoolExecutor(2) as pool:
-        for _ in range(300):
-            on_pool(pool, on_pool(pool, pool.submit(int))).result()
-    return 300
-
-
-def timers_ours() -> int:
-    """Set and withdraw 10,000 timers."""
-    for _ in range(10_000):
-        clock.call_later(60, int).cancel()
-    return 10_000
-
-
-def timers_asyncio() -> int:
-    """Do so with asyncio."""
-    loop = asyncio.new_event_loop()
-    for _ in range(10_000):
-        loop.call_later(60, int).cancel()
-    loop.close()
-    return 10_000
-
-
-def import_time(module: str) -> Sample:
-    """Return a sample of the time that a fresh interpreter needs to import `module`."""
-    program = f"import time; s = time.perf_counter(); import {module}; print((time.perf_counter() - s) * 1e9)"
-
-    def sample() -> float:
-        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        return float(run.stdout)
-
-    return sample
-
-
-def rows() -> list[Row]:
-    """Return the table of what is promised."""
     return [
-        compared("a stage attached and run, chain of 10, INLINE", 10, 300, scenarios.chain, (0.10, 0.65)),
-        compared("a stage attached to a settled future", 1000, 3, scenarios.on_settled, (0.10, 0.40)),
-        compared("an error through 1,000 value stages", 1000, 3, scenarios.error_through, (0.08, 0.40)),
-        Row("gather of 10,000 pending, per future", timed(gather_ours), {"asyncio": (timed(gather_asyncio), 0.25)}),
-        Row("memory of a pending stage", pending_stage_bytes, {"160 bytes": (lambda: 160.0, 1.0)}, "bytes"),
-        Row(
+        Row("a stage, after a trace was on", {OURS: off, STANDARD: once}, {STANDARD: 1.1}, standard="before"),
+        Row("what a trace adds to a stage", {OURS: on}, limit=1500),
+    ]
+
+
+def imports(work: str, mine: str, standard: str, bounds: dict[str, float]) -> Row:
+    """Return the row of two import statements."""
+    return Row(work, {OURS: import_sample(mine), STANDARD: import_sample(standard)}, bounds, standard="standard")
+
+
+def fused() -> Row:
+    """Return the row of the fused process steps; empty until there are pipelines."""
+    work = "three 1 MB steps on a process pool, fused"
+    if importlib.util.find_spec(PIPELINE) is None:
+        return Row(work, {}, note="not built yet")
+    by_peer = {peer.name: peer for peer in pool_peers()}
+    chained = partial(by_name("process_steps").make, by_peer[EACH_SUBMITTED], MEGABYTE)
+
+    def fuse() -> Work:
+        pool = open_pool(by_peer[OURS], "process")
+        recipe = importlib.import_module(PIPELINE).Pipeline()
+        for _ in range(3):
+            recipe = recipe.then(nothing, on=pool)
+        payload, count = bytes(MEGABYTE), 3
+        return Work(lambda: [recipe.submit(payload).result() for _ in range(count)], count)
+
+    return Row(work, {OURS: time_sample(fuse), STANDARD: time_sample(chained)}, {STANDARD: 0.40})
+
+
+def rows(scale: float = 1.0) -> list[Row]:
+    """Return the rows: what is promised, and some more for orientation."""
+
+    def sized(count: int) -> int:
+        return max(10, int(count * scale))
+
+    return [
+        compared("a stage attached and run, chain of 10, INLINE", "chain", 10, {BY_HAND: 0.10, "Twisted": 0.65}),
+        compared("a stage attached to a settled future", "on_settled", sized(1000), {BY_HAND: 0.10, "Twisted": 0.40}),
+        compared("an error through 1,000 value stages", "error_through", sized(1000), {BY_HAND: 0.08, "Twisted": 0.40}),
+        compared("gather of 10,000 pending, per future", "gather", sized(10_000), {"asyncio": 0.25}),
+        Row("memory of a pending stage", {OURS: memory_sample(ours(), sized(20_000))}, limit=160, unit="bytes"),
+        compared(
             "submit and read 20,000 tasks, thread pool",
-            timed(submits(futurechain.ThreadPoolExecutor)),
-            {"standard pool": (timed(submits(cf.ThreadPoolExecutor)), 0.40)},
+            "pool_throughput",
+            sized(20_000),
+            {BY_HAND: 0.40},
+            standard="standard",
         ),
-        Row(
-            "submit().then().then().result() on a thread pool",
-            timed(round_trips_ours),
-            {"by hand": (timed(round_trips_by_hand), 0.45)},
-        ),
-        Row("set and withdraw 10,000 timeouts, each", timed(timers_ours), {"asyncio": (timed(timers_asyncio), 0.60)}),
-        Row(
-            "import futurechain",
-            import_time("futurechain"),
-            {"concurrent.futures.thread": (import_time("concurrent.futures.thread"), 1.3)},
+        each_submitted("submit().then().then().result(), each step on the pool", sized(300), {BY_HAND: 0.45}),
+        compared("the same; by hand, a step runs where the one before ended", "pool_chain", sized(300), {}),
+        fused(),
+        compared("set and withdraw 10,000 timeouts, each", "timers", sized(10_000), {"asyncio": 0.60}),
+        *traced(sized(1000)),
+        imports("import futurechain", "import futurechain", "import concurrent.futures.thread", {STANDARD: 1.3}),
+        imports(
+            "from ... import ThreadPoolExecutor",
+            "from futurechain import ThreadPoolExecutor",
+            "from concurrent.futures import ThreadPoolExecutor",
+            {},
         ),
     ]
 
 
 def measure(row: Row, rounds: int) -> None:
-    """Take the samples in turns, and fill in the row."""
-    mine: list[float] = []
-    theirs: dict[str, list[float]] = {name: [] for name in row.others}
-    for _ in range(rounds):
-        mine.append(row.ours())
-        for name, (sample, _) in row.others.items():
-            theirs[name].append(sample())
-    row.figures = {"ours": statistics.median(mine)} | {name: statistics.median(them) for name, them in theirs.items()}
-    row.ratios = {
-        name: statistics.median(own / other for own, other in zip(mine, them, strict=True))
-        for name, them in theirs.items()
+    """Take the samples in turns, after one that does not count, and fill in the row."""
+    take_turns(row.samples, 1)
+    taken = take_turns(row.samples, rounds)
+    row.figures = medians(taken)
+    row.ratios = {name: ratio(taken[OURS], theirs) for name, theirs in taken.items() if name != OURS}
+
+
+def table(measured: Sequence[Row]) -> str:
+    """Return the table, in Markdown; a row with two bounds takes two lines."""
+    names = list(dict.fromkeys([OURS, STANDARD, *(name for row in measured for name in row.figures)]))
+    lines = [["work", *(COLUMNS.get(name, name) for name in names), "ratio", "bound", "met?"]]
+    for row in measured:
+        lines += _lines(row, names)
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
+
+
+def _lines(row: Row, names: list[str]) -> list[list[str]]:
+    shown = [_shown(row, row.figures[name]) if name in row.figures else "" for name in names]
+    said = {True: "met", False: "NOT MET", None: "not installed"}
+    ends = [[ratio, bound, said[verdict]] for ratio, bound, verdict in row.verdicts()]
+    if not ends:
+        told = [f"{ratio:.3f} of {row.label(name)}" for name, ratio in row.ratios.items()]
+        ends = [[told[0] if told else "", "", row.note or "no bound"]]
+    first, *more = ends
+    return [[row.work, *shown, *first], *(["", *([""] * len(names)), *end] for end in more)]
+
+
+def _shown(row: Row, figure: float) -> str:
+    return duration(figure) if row.unit == "ns" else f"{figure:,.0f} {row.unit}"
+
+
+def as_json(measured: Sequence[Row]) -> dict[str, Any]:
+    """Return what `--json` writes."""
+    return {
+        "machine": machine(),
+        "rows": [
+            {
+                "work": row.work,
+                "unit": row.unit,
+                "figures": row.figures,
+                "ratios": row.ratios,
+                "bounds": row.bounds,
+                "limit": row.limit,
+                "note": row.note,
+                "met": row.met(),
+            }
+            for row in measured
+        ],
     }
-
-
-def show(row: Row) -> str:
-    """Return the lines of one row."""
-    lines = [f"{row.work}: {row.figures['ours']:,.0f} {row.unit}"]
-    for name, (_, bound) in row.others.items():
-        verdict = "met" if row.ratios[name] <= bound else "NOT MET"
-        lines.append(f"    {row.ratios[name]:6.3f} of {name} ({row.figures[name]:,.0f}), bound {bound}: {verdict}")
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ratios", description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15, help="samples a row (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="three samples a row")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ratios", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=21, help="samples of each contestant (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="five samples")
+    parser.add_argument("--scale", type=float, default=1.0, help="shrink the work: to try the command itself")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     options = parser.parse_args(argv)
-    table = rows()
-    for row in table:
-        measure(row, 3 if options.quick else options.rounds)
-        print(show(row), flush=True)
-    print("three 1 MB steps on a process pool, fused: not built")
+    measured = rows(options.scale)
+    with steady():
+        for row in measured:
+            print(f"{row.work} ...", file=sys.stderr, flush=True)
+            measure(row, 5 if options.quick else options.rounds)
+    print(table(measured))
     if options.json:
-        named = [{"work": row.work, "unit": row.unit, "figures": row.figures, "ratios": row.ratios} for row in table]
-        options.json.write_text(json.dumps({"python": sys.version, "rows": named}, indent=2))
-    return 0 if all(row.met() for row in table) else 1
+        options.json.write_text(json.dumps(as_json(measured), indent=2) + "\n", encoding="utf-8")
+    return 0 if all(row.met() for row in measured) else 1
 
 
 if __name__ == "__main__":

@@ -156,6 +156,8 @@ class Future(StandardFuture[T]):
                         return child  # type: ignore[no-any-return]
             return _attach(self, child)  # type: ignore[no-any-return]
         check_handler(on_result, "then")
+        if on is None and on_error is None and on_result is not None:
+            return stage_on(self, on_result, None)
         return stage_on(self, Then(on_result, check_handler(on_error, "then")), on)
 
     @overload
@@ -370,7 +372,7 @@ class Future(StandardFuture[T]):
     def _settle(self, outcome: Any) -> None:
         settle(self, outcome)
 
-    _carry_on = carry_on
+    _carry_on = carry_on  # pyright: ignore[reportAssignmentType]  # for the name of its first parameter
     _execute = execute
 
     def _start_after(self, parent: Any) -> None:
@@ -580,8 +582,11 @@ def _new(kind: type[Any], plan: Any, place: Place | None) -> Any:
     return stage
 
 
-def stage_on(parent: Any, plan: Plan, executor: Any) -> Future[Any]:
-    """Attach a promise-family stage with `plan` to `parent`, on `executor` or on the chain's own."""
+def stage_on(parent: Any, plan: Any, executor: Any) -> Future[Any]:
+    """Attach a promise-family stage to `parent`, on `executor` or on the chain's own.
+
+    Its `plan` may be a function for values instead.
+    """
     place = parent._home
     home = place.home if executor is None else home_of(executor)
     following = (place.next or place.grow()) if home is place.home else home.at(place.depth + 1)

@@ -18,7 +18,7 @@ from futurechain import report
 from futurechain.adoption import PLAIN_VALUES, resolve
 from futurechain.dispatch import Call
 from futurechain.failure import Failure
-from futurechain.links import PENDING, PLAIN, UNCLAIMED, claim, entries
+from futurechain.links import PENDING, PLAIN, UNCLAIMED, Bell, claim, entries
 from futurechain.outcomes import failed, publish
 from futurechain.plans import Plan
 from futurechain.run import DEEPEST, Run, here
@@ -26,6 +26,9 @@ from futurechain.standard import StandardFuture
 from futurechain.watching import watch
 
 __all__ = ["carry_on", "execute", "follow", "perform", "settle", "start"]
+
+
+_NOTHING: Any = None
 
 
 def settle(future: Any, outcome: Any) -> None:
@@ -99,6 +102,7 @@ def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:  # noqa: PLR09
     What is settled besides goes to `todo`. This is the hot path: what `entries`, `_local` and `publish` do, in place.
     """
     link, outcome, alone = future._link, future._outcome, True
+    child = kind = _NOTHING
     while link is not None:
         waiting = len(link)
         if waiting == 1:
@@ -107,14 +111,14 @@ def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:  # noqa: PLR09
             except IndexError:  # it was cancelled just now
                 continue
             kind = type(child)
-            if kind not in PLAIN and (not issubclass(kind, StandardFuture) or child._hops):
+            if kind not in PLAIN and not (issubclass(kind, StandardFuture) and _runs_here(child, run)):
                 if issubclass(kind, (dict, StandardFuture)):
                     _branch(future, child, run, todo)
                     break
-                alone = False
-                child = run.notify(future, child)
-                if child is not None:
-                    todo.append(child)
+                alone = alone and kind is Bell  # who waits does not look at the outcome
+                settled = run.notify(future, child)
+                if settled is not None:
+                    todo.append(settled)
                 continue
         elif waiting:
             _branch(future, None, run, todo)
@@ -130,7 +134,10 @@ def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:  # noqa: PLR09
                 report.unheard(future, outcome)
             break
         if kind not in PLAIN:
-            future = (_watched if child._watched else _local)(child, outcome, run)
+            if child._hops:
+                future = _hop(child, future, run, carry=True)
+            else:
+                future = (_watched if child._watched else _local)(child, outcome, run)
             if future is None:
                 break
             link, outcome = future._link, future._outcome
@@ -142,7 +149,7 @@ def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:  # noqa: PLR09
             break
         if type(outcome) is not Failure:
             try:
-                outcome = child._fn(outcome)
+                outcome = child._fn(outcome)  # pyright: ignore[reportOptionalCall]
                 if type(outcome) not in PLAIN_VALUES:
                     outcome = resolve(child, outcome)
             except BaseException as error:
@@ -151,7 +158,12 @@ def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:  # noqa: PLR09
                 break
         child._outcome = outcome
         child._fn = child._parent = None
-    future = child = link = outcome = None  # no cycle: a traceback may keep this frame
+    future = child = link = outcome = settled = _NOTHING  # no cycle: a traceback may keep this frame
+
+
+def _runs_here(stage: Any, run: Run) -> bool:
+    """Tell whether this thread may run `stage`: if that is local, or is on the pool whose worker this is."""
+    return not stage._hops or (run.depth == 1 and stage._home.home is run.pool)
 
 
 def _branch(future: Any, first: Any, run: Run, todo: list[Any]) -> None:
@@ -162,8 +174,8 @@ def _branch(future: Any, first: Any, run: Run, todo: list[Any]) -> None:
     """
     carried, alone = None, True
     for entry in entries(future, first):
-        alone = False
-        if carried is None and run.depth == 1 and getattr(entry, "_hops", False) and entry._home.home is run.pool:
+        alone = alone and type(entry) is Bell
+        if carried is None and getattr(entry, "_hops", False) and _runs_here(entry, run):
             carried = entry
         elif (settled := _fire(entry, future, run)) is not None:
             todo.append(settled)
@@ -255,7 +267,8 @@ def _hop(hop: Any, future: Any, run: Run, *, carry: bool = False) -> Any:
     """Hand a stage to its executor, or carry on with it here; itself if that settled it, else None."""
     outcome = future._outcome
     try:
-        call = hop._fn.select(outcome)
+        fn = hop._fn
+        call = fn.select(outcome) if isinstance(fn, Plan) else _plain_call(fn, outcome)
     except BaseException as error:
         outcome, call = failed(hop, error, run), None
     if call is not None and not carry:

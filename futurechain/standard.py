@@ -271,7 +271,6 @@ class StandardFuture(cf.Future[T]):
 
         @property
         def _waiters(self) -> list[Any]:
-            self._heard()
             return self._bell.waiters
 
         @property

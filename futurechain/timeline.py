@@ -38,6 +38,7 @@ class Span:
         state: "returned", "failed", "cancelled", "passed" (skipped, outcome passed on) or "pending".
         detail: The error, such as "ValueError: nope", or the type name of the result.
         parents: The numbers of the stages whose outcomes it took.
+        returned: When its function returned, if that is known; it may have been settled later, by a returned future.
     """
 
     number: int
@@ -52,6 +53,12 @@ class Span:
     state: str
     detail: str
     parents: tuple[int, ...]
+    returned: float | None = None
+
+    @property
+    def over(self) -> float | None:
+        """When it ran no longer."""
+        return self.settled if self.returned is None else self.returned
 
 
 def chrome_trace(spans: Iterable[Span]) -> dict[str, Any]:
@@ -136,7 +143,7 @@ class _Trace:
 
     def _finish(self, span: Span) -> float:
         """When the stage was over; never before its start, though two processes' clocks may say so."""
-        return max(self._start(span), self.end if span.settled is None else span.settled)
+        return max(self._start(span), self.end if span.over is None else span.over)
 
     def _processes(self) -> Iterator[dict[str, Any]]:
         names: dict[int, set[str]] = {}
@@ -234,7 +241,7 @@ class _Lanes:
 def _order(span: Span) -> tuple[float, float, int]:
     """By start, and of those that start together the longest first, as the one around the others."""
     start = span.attached if span.started is None else span.started
-    finish = math.inf if span.settled is None else span.settled
+    finish = math.inf if span.over is None else span.over
     return start, -finish, span.number
 
 
@@ -264,6 +271,8 @@ def _facts(span: Span) -> dict[str, Any]:
     }
     if span.queued is not None and span.started is not None:
         facts["queued (ms)"] = round((span.started - span.queued) * 1e3, 6)
+    if span.returned is not None and span.settled is not None:
+        facts["waited for a returned future (ms)"] = round(max(0.0, span.settled - span.returned) * 1e3, 6)
     return facts
 
 
@@ -282,6 +291,7 @@ def _packed(spans: Iterable[Span]) -> dict[str, Any]:
             *(None if time is None else _microseconds(time) for time in _times(span)),
             *(index(text) for text in (span.state, span.detail)),
             list(span.parents),
+            None if span.returned is None else _microseconds(span.returned),
         ]
         for span in spans
     ]

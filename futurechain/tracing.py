@@ -24,7 +24,7 @@ from futurechain.watching import Observer, watch
 __all__ = ["duration", "trace"]
 
 
-FN, PLACE, PARENTS, ATTACHED, QUEUED, STARTED, SETTLED, TRACK, PROCESS, KIND = range(10)
+FN, PLACE, PARENTS, ATTACHED, QUEUED, STARTED, SETTLED, TRACK, PROCESS, KIND, RETURNED = range(11)
 """The fields of a record, which is a list because that costs a third of an object."""
 
 Record: TypeAlias = list[Any]
@@ -41,7 +41,7 @@ class _Recorder(Observer):
 
     def attached(self, stage: Any, parents: tuple[Any, ...]) -> None:
         before = [parent._record for parent in parents]
-        record = stage._record = [stage._fn, stage._home, before, perf_counter(), None, None, None, "", 0, None]
+        record = stage._record = [stage._fn, stage._home, before, perf_counter(), None, None, None, "", 0, None, None]
         self.records.append(record)
 
     def adopted(self, stage: Any, inner: Any) -> None:
@@ -57,6 +57,10 @@ class _Recorder(Observer):
         if record is not None:
             record[TRACK] = run.track or _name_track(run)
             record[STARTED] = perf_counter()
+
+    def returned(self, stage: Any) -> None:
+        if stage._record is not None:
+            stage._record[RETURNED] = perf_counter()
 
     def ran(self, stage: Any, process: int, began: float) -> None:
         if stage._record is not None:
@@ -153,6 +157,7 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
             state=state,
             detail=_detail(record[KIND]),
             parents=tuple(dict.fromkeys(numbers[id(parent)] for parent in record[PARENTS] if id(parent) in numbers)),
+            returned=self._since(record[RETURNED]),
         )
 
     def _since(self, moment: float | None) -> float | None:
@@ -191,4 +196,4 @@ def duration(future: Any) -> float | None:
     record = getattr(future, "_record", None)
     if record is None or record[STARTED] is None or record[SETTLED] is None:
         return None
-    return float(record[SETTLED] - record[STARTED])
+    return float((record[RETURNED] or record[SETTLED]) - record[STARTED])

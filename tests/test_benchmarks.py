@@ -1,48 +1,251 @@
-"""The benchmarks measure what they say."""
+"""The benchmarks measure what they say, with every peer that is installed."""
 
 from __future__ import annotations
 
 import concurrent.futures as cf
+import importlib
+import json
+import sys
+import types
+from itertools import pairwise
+from xml.etree import ElementTree as ET
 
 import pytest
 
 import work
-from benchmarks import byhand, ratios, scenarios
-from benchmarks.peers import peers
+from benchmarks import byhand, chart, cost, growth, measure, ratios, scenarios
+from benchmarks.peers import BY_HAND, OURS, Limit, peers
+from benchmarks.pools import open_pool, pool_peers
+
+MACHINE = {"processor": "a <fast> one", "cores": 2, "python": "CPython", "date": "today"}
+
+
+@pytest.fixture(autouse=True)
+def _steady():
+    with measure.steady():
+        yield
+
+
+def takes_part():
+    """Yield every scenario with every peer, in a small size."""
+    for scenario in scenarios.SCENARIOS:
+        for peer in scenario.peers():
+            if not scenarios.refusal(scenario, peer, 5):
+                yield pytest.param(scenario, peer, id=f"{scenario.name}-{peer.name}")
+
+
+@pytest.mark.parametrize(("scenario", "peer"), list(takes_part()))
+def test_every_peer_runs_every_scenario(scenario, peer):
+    """All adapters do the work they are timed for, and a sample is a time per piece."""
+    made = scenario.make(peer, 5)
+    made.run()
+
+    assert made.pieces > 0
+    assert measure.time_sample(lambda: scenario.make(peer, 5))() > 0
 
 
 @pytest.mark.parametrize("peer", peers(), ids=lambda peer: peer.name)
-def test_every_peer_runs_every_scenario(peer):
-    """All adapters do the work they are timed for."""
-    assert scenarios.create_settle_read(peer) == 1
-    assert scenarios.chain(peer, 5) == 5
-    assert scenarios.on_settled(peer, 5) == 5
-    assert scenarios.error_through(peer, 5) == 5
-    if peer.name != "Twisted":
-        assert scenarios.fan_out(peer, 5) == 5
+def test_every_peer_hands_values_through_its_chains(peer):
+    """What is compared does the same work: the functions of a chain are called in order."""
+    root = last = peer.pending()
+    for step in (work.double, str, len):
+        last = peer.attach(last, step)
+    peer.settle(root, 50)
+
+    assert peer.read(last) == 3
 
 
-def test_the_helper_by_hand_is_correct():
-    """Values, errors and cancellation pass through it."""
-    parent = cf.Future()
+@pytest.mark.parametrize("peer", peers(), ids=lambda peer: peer.name)
+def test_every_peer_hands_errors_through_its_chains(peer):
+    """The error that a chain ends with is the one it began with."""
+    if scenarios.refusal(scenarios.by_name("error_through"), peer, 1):
+        pytest.skip("it does not")
+    error = ValueError("passes")
+    root = peer.pending()
+    last = peer.attach(peer.attach(root, work.double), work.double)
+    peer.fail(root, error)
+
+    assert peer.error(last) is error
+
+
+@pytest.mark.parametrize("peer", peers(), ids=lambda peer: peer.name)
+def test_every_peer_waits_for_returned_futures(peer):
+    """A function that returns a future ends its stage with the value of that future."""
+    if scenarios.refusal(scenarios.by_name("flatten_pending"), peer, 1):
+        pytest.skip("it does not")
+    inner = peer.pending()
+    stage = peer.flat(peer.settled(0), lambda _: inner)
+    peer.flush()
+    peer.settle(inner, 7)
+
+    assert peer.read(stage) == 7
+
+
+@pytest.mark.parametrize("peer", pool_peers(), ids=lambda peer: peer.name)
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_every_pool_runs_a_chain(peer, kind):
+    """The steps of a chain get one another's results, in the pools of each library."""
+    if kind not in peer.open:
+        pytest.skip("its steps would not run in the pool")
+
+    assert peer.read(peer.chain(open_pool(peer, kind), [work.double, str, len], 50)) == 3
+
+
+def test_a_peer_is_left_out_with_a_reason():
+    """Beyond its limit a peer says why it cannot; up to it, it takes part."""
+    limited = next(peer for peer in peers() if peer.name == BY_HAND)
+    chain = scenarios.by_name("chain")
+
+    assert isinstance(limited.limits["chain"], Limit)
+    assert scenarios.refusal(chain, limited, 1000) is None
+    assert "overflow the stack" in scenarios.refusal(chain, limited, 1001)
+
+
+def test_every_scenario_says_what_it_does():
+    """Each is a function with a docstring of one line."""
+    for scenario in scenarios.SCENARIOS:
+        assert len(scenario.make.__doc__.splitlines()) == 1
+
+
+def test_the_helpers_by_hand_are_correct():
+    """Values, errors and cancellation pass through them."""
+    parent, cancelled, late = cf.Future(), cf.Future(), cf.Future()
     child = byhand.then(byhand.then(parent, work.double), work.double)
     failed = byhand.then(byhand.then(parent, work.boom), work.double)
+    below = [byhand.then(cancelled, work.double), byhand.flat_then(cancelled, work.double)]
+    flat = byhand.flat_then(parent, lambda _: late)
+    broken = byhand.flat_then(parent, work.boom)
+    dropped = byhand.flat_then(parent, lambda _: cancelled)
     parent.set_result(1)
-    cancelled = cf.Future()
-    below = byhand.then(cancelled, work.double)
     cancelled.cancel()
+    whole, partly = byhand.gather([child, flat]), byhand.gather([failed, broken])
+    late.set_result(5)
 
     assert child.result(0) == 4
     assert isinstance(failed.exception(0), ValueError)
-    assert below.cancelled()
+    assert isinstance(broken.exception(0), ValueError)
+    assert [future.cancelled() for future in (*below, dropped)] == [True, True, True]
+    assert whole.result(0) == [4, 5]
+    assert partly.exception(0) is failed.exception(0)
 
 
-def test_a_row_says_whether_its_bound_is_met():
-    """The ratio is ours divided by the other's, and the bound belongs to it."""
-    row = ratios.Row("work", lambda: 1.0, {"slow": (lambda: 4.0, 0.5), "quick": (lambda: 1.0, 0.5)})
+def test_contestants_take_turns():
+    """A B A B: so that a busy moment meets both."""
+    order = []
+    taken = measure.take_turns({name: lambda name=name: order.append(name) or 1.0 for name in "AB"}, 2)
+
+    assert order == ["A", "B", "A", "B"]
+    assert taken == {"A": [1.0, 1.0], "B": [1.0, 1.0]}
+
+
+def test_a_ratio_is_the_median_of_those_of_neighbours():
+    """One disturbed pair does not move it."""
+    assert measure.ratio([1.0, 50.0, 2.0], [4.0, 1.0, 8.0]) == 0.25
+
+
+def test_imports_are_measured_from_cached_bytecode(monkeypatch, tmp_path):
+    """The fresh interpreter may write bytecode, whatever this one may, and not beside the sources."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    (tmp_path / "fresh.py").write_text("import sys; assert not sys.dont_write_bytecode and sys.pycache_prefix")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert measure.import_sample(f"import sys; sys.path.append({str(tmp_path)!r}); import fresh")() > 0
+    assert not list(tmp_path.glob("__pycache__"))
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "shown"),
+    [(7.4, "7 ns"), (999, "999 ns"), (1234, "1.23 µs"), (98_765, "98.8 µs"), (1_500_000, "1.50 ms"), (3e9, "3000 ms")],
+)
+def test_durations_have_three_digits(nanoseconds, shown):
+    """The unit suits the figure."""
+    assert measure.duration(nanoseconds) == shown
+
+
+def test_a_row_says_whether_its_bounds_are_met():
+    """The ratio is ours divided by the other's, and the bound belongs to it; who is not there decides nothing."""
+    samples = {OURS: lambda: 1.0, "slow": lambda: 4.0, "quick": lambda: 1.0}
+    row = ratios.Row("work", samples, {"slow": 0.5, "quick": 0.5, "absent": 0.5}, limit=1)
     ratios.measure(row, 3)
 
     assert row.ratios == {"slow": 0.25, "quick": 1.0}
+    assert [verdict for _, _, verdict in row.verdicts()] == [True, True, False, None]
     assert not row.met()
-    assert "bound 0.5: met" in ratios.show(row)
-    assert "bound 0.5: NOT MET" in ratios.show(row)
+    assert ratios.table([row]).count("NOT MET") == 1
+    assert "not installed" in ratios.table([row])
+
+
+def test_fused_steps_are_not_built_until_there_are_pipelines(monkeypatch):
+    """The row is empty, and meets nothing nor misses anything."""
+    monkeypatch.setattr(ratios, "PIPELINE", "futurechain.no_such_module")
+    row = ratios.fused()
+    ratios.measure(row, 1)
+
+    assert "not built yet" in ratios.table([row])
+    assert row.met()
+
+
+def test_fused_steps_are_measured_when_there_are_pipelines(monkeypatch):
+    """Then the row runs the recipe against three chained submits."""
+
+    class Pipeline:
+        def then(self, fn, *, on):
+            self.submit = lambda item: on.submit(fn, item)
+            return self
+
+    module = types.ModuleType("stand_in_for_pipelines")
+    module.Pipeline = Pipeline
+    module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(ratios, "PIPELINE", module.__name__)
+    row = ratios.fused()
+    ratios.measure(row, 1)
+
+    assert row.figures[OURS] > 0
+    assert row.bounds == {BY_HAND: 0.40}
+
+
+def test_the_ratios_command(tmp_path, capsys):
+    """It prints a table of all that is promised, writes JSON, and its status tells whether all bounds are met."""
+    status = ratios.main(["--rounds", "1", "--scale", "0.01", "--json", str(tmp_path / "r.json")])
+    written = json.loads((tmp_path / "r.json").read_text())
+    printed = capsys.readouterr().out
+
+    assert status == (0 if all(row["met"] for row in written["rows"]) else 1)
+    assert all(row["work"] in printed for row in written["rows"])
+    assert len([row for row in written["rows"] if row["bounds"] or row["limit"]]) >= 9
+
+
+def test_the_growth_command(tmp_path, capsys):
+    """It prints the time per stage, draws it, and writes JSON."""
+    svg, figures = tmp_path / "g.svg", tmp_path / "g.json"
+    assert growth.main(["--rounds", "1", "--longest", "100", "--svg", str(svg), "--json", str(figures)]) == 0
+
+    assert ET.parse(svg).getroot().tag.endswith("svg")
+    assert set(json.loads(figures.read_text())["chains"][OURS]) == {"1", "10", "100"}
+    assert "fan-out, per piece" in capsys.readouterr().out
+
+
+def test_the_cost_command(tmp_path, capsys):
+    """It counts in function calls, the first of which is one."""
+    assert cost.main(["--rounds", "1", "--scale", "0.02", "--json", str(tmp_path / "c.json")]) == 0
+
+    assert json.loads((tmp_path / "c.json").read_text())["nanoseconds"][cost.CALL] > 0
+    assert f"| {cost.CALL} | 1 |" in capsys.readouterr().out
+
+
+def test_the_chart_names_every_line_and_keeps_the_names_apart():
+    """Lines that end in one place have names one below the other; the machine's name cannot break the picture."""
+    found = {name: {1: 100.0, 10: 100.0} for name in (OURS, "Twisted", "asyncio")} | {BY_HAND: {1: 500.0}}
+    picture = ET.fromstring(chart.chart(found, MACHINE))
+    words = {text.text: float(text.get("y")) for text in picture.iter() if text.tag.endswith("text")}
+    places = sorted(words[name] for name in ("futurechain then", "Twisted", "asyncio"))
+
+    assert all(lower - upper >= 16 for upper, lower in pairwise(places))
+    assert BY_HAND in words
+    assert any("a <fast> one" in text for text in words)
+
+
+def test_the_chart_of_a_single_length():
+    """One point a line is enough for a picture."""
+    ET.fromstring(chart.chart({OURS: {1: 100.0}, "unheard of": {1: 200.0}}, MACHINE))

@@ -29,6 +29,7 @@ from futurechain import (
     inlineCallbacks,
     race,
     succeed,
+    trace,
     wrap_future,
 )
 from futurechain.drawing import mimebundle, render
@@ -548,10 +549,17 @@ def test_callables_that_answer_no_questions():
 
 def test_a_measured_duration_is_shown(monkeypatch):
     """Seconds from one on, milliseconds below."""
-    monkeypatch.setattr("futurechain.drawing._duration", lambda future: 1.25)
+    monkeypatch.setattr("futurechain.drawing.duration", lambda future: 1.25)
     assert render(succeed(1)).endswith("returned int · 1.25 s")
-    monkeypatch.setattr("futurechain.drawing._duration", lambda future: 0.0125)
+    monkeypatch.setattr("futurechain.drawing.duration", lambda future: 0.0125)
     assert render(succeed(1)).endswith("returned int · 12.5 ms")
+
+
+def test_a_trace_knows_the_durations():
+    """What was recorded is shown in the picture."""
+    with trace():
+        future = succeed(1).then(one)
+    assert re.search(r"returned int · [0-9.e-]+ ms$", render(future))
 
 
 # -- the formats ----------------------------------------------------------------------------------------------------

@@ -246,3 +246,17 @@ def test_workers_ignore_ctrl_c():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("suffix", ["html", "json"])
+def test_a_trace_of_the_run(suffix, poem, tmp_path, capsys):
+    """``--trace FILE`` writes a timeline of all stages; a name of another kind is bad usage."""
+    file = tmp_path / f"run.{suffix}"
+    assert client.main(["--delay", "0.001", "--trouble", "0", "--trace", str(file), str(poem)]) == 0
+    assert "improve" in file.read_text()
+
+    for bad in ("run.txt", str(tmp_path / "nowhere" / "run.html")):
+        with pytest.raises(SystemExit) as stop:
+            client.main(["--trace", bad])
+        assert stop.value.code == 2
+        assert "--trace" in capsys.readouterr().err

@@ -7,11 +7,14 @@ import gc
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import work
-from futurechain import Future, ProcessPoolExecutor, ThreadPoolExecutor, fail, gather, succeed
+from futurechain import Future, ProcessPoolExecutor, ThreadPoolExecutor, ensure_future, fail, gather, succeed
 
 
 @pytest.fixture(autouse=True)
@@ -148,3 +151,74 @@ def test_held_and_heard_later(caplog):
     gc.collect()
 
     assert caplog.records == []
+
+
+def read(future):
+    with suppress(ValueError):
+        future.result()
+
+
+ENDINGS = {
+    "nothing": lambda future: None,
+    "wait": lambda future: cf.wait([future]),
+    "result": read,
+    "exception": lambda future: future.exception(),
+    "callback": lambda future: future.add_done_callback(lambda done: None),
+    "await": lambda future: ensure_future(_swallow(future)),
+    "gather": lambda future: gather(future, return_exceptions=True),
+}
+
+
+async def _swallow(future):
+    with suppress(ValueError):
+        await future
+
+
+def _raise(_):
+    raise ValueError("raised")
+
+
+STEPS = {
+    "then good": lambda future: future.then(lambda value: value),
+    "then bad": lambda future: future.then(_raise),
+    "catch": lambda future: future.catch(lambda error: None),
+    "finally": lambda future: future.finally_(lambda: None),
+    "errback": lambda future: future.then(None, _raise),
+    "shield": lambda future: future.shield(),
+}
+FAILS_AFTER = {"then bad": lambda failed: True, "catch": lambda failed: False}
+"""For each step whether it fails, given whether the one before has; by default as that."""
+trees = st.lists(st.tuples(st.integers(0, 8), st.sampled_from(sorted(STEPS))), max_size=8)
+ends = st.lists(st.sampled_from(sorted(ENDINGS)), min_size=9, max_size=9)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.tuples(st.booleans(), st.booleans(), trees, ends))
+def test_each_failure_that_nobody_looked_at_is_reported_once(data, caplog):
+    """No false alarm and none missed, for any tree of stages and any way of looking at its ends."""
+    fails, late, tree, ends = data
+    caplog.clear()
+    failed, used, futures = [fails], set(), [Future()]
+    settle = futures[0].set_exception if fails else futures[0].set_result
+    outcome = ValueError("root")
+    if not late:
+        settle(outcome)
+    for wanted, step in tree:
+        parent = wanted % len(futures)
+        used.add(parent)
+        futures.append(STEPS[step](futures[parent]))
+        failed.append(FAILS_AFTER.get(step, bool)(failed[parent]))
+    if late:
+        settle(outcome)
+    future = None
+    for number, future in enumerate(futures):
+        ENDINGS[ends[number]](future)
+    expected = sum(
+        failed[number] and number not in used and ends[number] in {"nothing", "wait"} for number in range(len(futures))
+    )
+
+    assert not any("nobody looked" in record.getMessage() for record in caplog.records)
+    del future, settle
+    futures.clear()
+    gc.collect()
+    assert sum("nobody looked" in record.getMessage() for record in caplog.records) == expected

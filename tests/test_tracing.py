@@ -288,3 +288,20 @@ def test_together_with_debug_mode():
         debug(False)
 
     assert [span.name for span in t.spans()] == ["first", "second"]
+
+
+def test_waiting_for_a_returned_future_is_not_running():
+    """The stage has run until its function returned; it is settled later."""
+    inner = Future()
+
+    def wait(_):
+        return inner
+
+    with trace() as t:
+        stage = succeed(1).then(wait)
+        succeed(1).then(first)
+        inner.set_result(2)
+        assert stage.result() == 2
+
+    spans = by_name(t)
+    assert spans["wait"].returned < spans["first"].started < spans["wait"].settled

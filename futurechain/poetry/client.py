@@ -21,7 +21,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from futurechain import INLINE, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from futurechain import INLINE, Future, ProcessPoolExecutor, ThreadPoolExecutor, trace
 from futurechain.poetry.engine import GibberishError, byronify
 from futurechain.poetry.server import PoetryServer
 
@@ -172,6 +172,15 @@ def work(options: argparse.Namespace) -> int:
     return 0 if len(printed) == len(poems) else 1
 
 
+def work_traced(options: argparse.Namespace) -> int:
+    """Do so, and write the timeline of it, also after Ctrl-C; the exit status."""
+    with trace() as timeline:
+        try:
+            return work(options)
+        finally:
+            timeline.save(options.trace)
+
+
 def ignore_interrupt() -> None:
     """Let Ctrl-C, which the whole process group gets, be the main process's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -203,6 +212,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--trouble", type=_share, default=0.25, help="how often the engine fails, 0 to 1 (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=1, help="the same seed fails on the same poems (%(default)s)")
+    parser.add_argument(
+        "--trace", type=_trace_file, metavar="FILE", help="write a timeline: a page (.html), or for Perfetto (.json)"
+    )
     parser.add_argument("--down", type=int, default=0, metavar="N", help="the first N servers are down (%(default)s)")
     return parser
 
@@ -218,6 +230,15 @@ def _positive(kind: type[int | float]) -> type[int | float]:
     return convert  # type: ignore[return-value]
 
 
+def _trace_file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in {".html", ".json"}:
+        raise argparse.ArgumentTypeError(f"wants a name that ends in .html or .json, not {text}")
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"wants a name in a folder that exists, not {text}")
+    return path
+
+
 def _share(text: str) -> float:
     number = float(text)
     if not 0 <= number <= 1:
@@ -229,7 +250,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m futurechain p
     """Run the program; the exit status."""
     options = _parser(prog).parse_args(argv)
     try:
-        return work(options)
+        return work(options) if options.trace is None else work_traced(options)
     except KeyboardInterrupt:
         print("\npoetry: interrupted", file=sys.stderr)
         return 130

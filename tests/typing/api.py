@@ -6,8 +6,10 @@ Checked by mypy and pyright, and never run: each function shows what a user writ
 from __future__ import annotations
 
 import concurrent.futures as cf
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
 from typing import Any, assert_type
+
+import tenacity
 
 from futurechain import (
     INLINE,
@@ -15,13 +17,21 @@ from futurechain import (
     Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
+    debug,
+    defer,
     delay,
+    ensure_future,
     fail,
     first,
     gather,
+    inlineCallbacks,
     race,
+    reduce,
+    render,
+    retry,
     some,
     succeed,
+    trace,
     wrap_executor,
     wrap_future,
 )
@@ -145,3 +155,47 @@ def combinators_know_what_they_combine(
 def time_is_in_seconds() -> None:
     assert_type(delay(0.5, "ready"), Future[str])
     assert_type(delay(1), Future[None])
+
+
+@inlineCallbacks
+def walk(url: str) -> Generator[Future[Any], Any, int]:
+    page = yield succeed(fetch(url))
+    return len(page)
+
+
+@inlineCallbacks
+async def walk_async(url: str) -> int:
+    return len(await succeed(fetch(url)))
+
+
+def coroutines() -> None:
+    walk("x")
+    walk_async("x")
+    assert_type(ensure_future(succeed(1)), Future[int])
+    assert_type(ensure_future(count([])), Future[int])
+    assert_type(ensure_future(count([]), on=INLINE), Future[int])
+    walk(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def awaits() -> None:
+    assert_type(await succeed(1), int)
+
+
+def repeated() -> None:
+    policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(3))
+    assert_type(retry(fetch, "x", policy=policy), Future[bytes])
+    assert_type(reduce(lambda total, word: total + len(word), [succeed("a")], 0), Future[Any])
+
+
+def twisted() -> None:
+    deferred: defer.Deferred[int] = defer.Deferred()
+    deferred.addCallback(str).addErrback(lambda failure: failure.getErrorMessage())
+    deferred.callback(1)
+    assert_type(defer.succeed(1), defer.Deferred[int])
+
+
+def looking() -> None:
+    with trace() as recording:
+        assert_type(render(succeed(1), "svg"), str)
+    recording.save("x.html")
+    debug(True, slow=0.5)
