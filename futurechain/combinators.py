@@ -125,11 +125,14 @@ class _All(_Group):
     __slots__ = ()
 
     def fire(self, future: Any, outcome: Any) -> Any:
+        """Count a success, or fail with the failure; the combination, if that settled it."""
+        return super().fire(future, outcome) if type(outcome) is Failure else self.count(future)
+
+    def count(self, future: Any) -> Any:
         """Count one success: nothing else is to be done for it."""
-        if type(outcome) is Failure:
-            return super().fire(future, outcome)
-        self.left.pop()
-        if self.left or not claim(self.whole):
+        left = self.left
+        left.pop()
+        if left or not claim(self.whole):
             return None
         return self._conclude(tuple([future._outcome for future in self.futures]))
 

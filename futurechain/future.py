@@ -134,9 +134,8 @@ class Future(StandardFuture[T]):
                         values = [value]
                         del value  # no cycle: a traceback may keep this frame
                         return _begin(place, on_result, run, None, values)
-                child = Stage()
+                child = Settled()
                 child._home = place.next or place.grow()
-                child._fn = child._parent = child._link = None
                 child._outcome = value
                 if type(value) is Failure:
                     self._heard()
@@ -454,6 +453,13 @@ class Stage(Future[T]):
     _weakly_held = False
 
 
+class Settled(Stage[T]):
+    """A stage, or a bare future, that was settled when it was made: three stores less."""
+
+    __slots__ = ()
+    _fn = _link = _parent = None
+
+
 class Callback_(Stage[T]):  # noqa: N801  # `links.Callback` is another thing
     """A Twisted-family stage with one function for values."""
 
@@ -550,8 +556,7 @@ _HERE = INLINE._home.root
 
 def succeed(value: U) -> Future[U]:
     """Return a future that has `value` already; a `Failure` makes it a failed one."""
-    future: Any = Stage()
-    future._link = future._fn = future._parent = None
+    future: Any = Settled()
     future._outcome = value
     future._home = _HERE
     if type(value) is Failure:

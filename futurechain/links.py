@@ -78,7 +78,7 @@ RUNNING: Any = Token("RUNNING")
 PLAIN: set[type] = set()
 """Kinds of stages with one function for values, for which the loop has a fast path."""
 SILENT: set[type] = set()
-"""Kinds of entries that run no code of the user's when a value arrives, so that they need no care."""
+"""Kinds of entries with a method ``count(future)``: what ``fire`` does with a value, when that runs no user code."""
 
 
 def claim(future: Any, token: Any = UNCLAIMED) -> bool:

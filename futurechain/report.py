@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -89,5 +90,9 @@ def annotate(error: BaseException, stage: str, number: int, total: int, place: s
 
 
 def rescue(job: Callable[[], object]) -> None:
-    """Run `job`, which a finalizer found necessary, outside of whatever the finalizer interrupted."""
-    crew.post(job)
+    """Run `job`, which a finalizer found necessary, outside of whatever the finalizer interrupted.
+
+    At the end of the interpreter there is nobody left to be rescued.
+    """
+    if not sys.is_finalizing():
+        crew.post(job)

@@ -197,11 +197,13 @@ class StandardFuture(cf.Future[T]):
         self._outcome = result
         if len(link) == 1:
             try:
-                if type(entry := link[0]) in SILENT:
-                    link.remove(entry)
-                    if (settled := entry.fire(self, result)) is not None:
+                if type(link[0]) in SILENT:
+                    entry = link.pop()
+                    if type(entry) not in SILENT:  # another one: that was taken back just now
+                        link.append(entry)
+                    elif (settled := entry.count(self)) is not None:
                         settled._carry_on()
-            except (IndexError, ValueError):  # the entry was taken back just now
+            except IndexError:  # it was taken back, and none came
                 pass
         if not link:
             self._link = None

@@ -222,3 +222,10 @@ def test_each_failure_that_nobody_looked_at_is_reported_once(data, caplog):
     futures.clear()
     gc.collect()
     assert sum("nobody looked" in record.getMessage() for record in caplog.records) == expected
+
+
+def test_the_end_of_the_interpreter_is_no_failure():
+    """What is still pending then is not reported: nobody forgot it, and nobody waits for it."""
+    program = "from futurechain import Future; f = Future(); g = f.then(print); g.catch(print)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("", "")
