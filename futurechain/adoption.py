@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from typing import Any, Self
+from typing import Any
 
 from futurechain.dispatch import later
 from futurechain.failure import Failure
@@ -54,18 +54,25 @@ def _adopt(stage: Any, inner: Any) -> Any:
         inner._heard()
         return outcome
     stage._parent = inner._anchor()
-    if waits_for(inner, stage):  # looked at after the store: of two threads that close a ring, one sees it
+    # looked at after the store: of two threads that close a ring, one sees it
+    if inner is stage or (inner._parent is not None and waits_for(inner, stage)):
         stage._parent = None
         return Failure(TypeError(f"{inner!r} was returned by a stage that it waits for itself: a cycle"))
-    entry: Any = Adopt(stage)
-    waiting = list(islice(_flat(tuple(stage._link)), MOST_FORWARDED + 1))
-    if len(waiting) <= MOST_FORWARDED and all(type(held) in (Adopt, WeakAdopt) for held in waiting):
+    entry: Any
+    if not stage._link or _is_forwardable(stage._link):
         entry = _forward(stage, inner)
     else:
+        entry = Adopt(stage)
         stage._link.insert(0, UNCLAIMED)
     if attach(inner, entry) or not claim(stage):
         return PENDING
     return inner._outcome
+
+
+def _is_forwardable(link: list[Any]) -> bool:
+    """Tell whether only a few wait, and all of them for the outcome itself."""
+    waiting = list(islice(_flat(tuple(link)), MOST_FORWARDED + 1))
+    return len(waiting) <= MOST_FORWARDED and all(type(held) in (Adopt, WeakAdopt) for held in waiting)
 
 
 def _forward(stage: Any, inner: Any) -> WeakAdopt:
@@ -77,7 +84,7 @@ def _forward(stage: Any, inner: Any) -> WeakAdopt:
                 _move(entry, inner)
             elif isinstance(entry, StandardFuture) and not attach(stage, entry):
                 entry._start_after(stage)
-    return WeakAdopt(stage, inner)
+    return _adopt_weakly(stage, inner)
 
 
 def _flat(link: tuple[Any, ...]) -> Iterator[Any]:
@@ -94,7 +101,7 @@ def _move(entry: Any, inner: Any) -> None:
     if target is None or target._outcome is not PENDING:
         return
     target._parent = inner._anchor()
-    moved = entry if type(entry) is Adopt else WeakAdopt(target, inner)
+    moved = entry if type(entry) is Adopt else _adopt_weakly(target, inner)
     if not attach(inner, moved):
         here.run.queue.append(partial(_fire, moved, inner))
 
@@ -156,18 +163,7 @@ class WeakAdopt(weakref.ref[Any]):
     """The same for a stage that nothing else waits for: it may die before, and takes its entry along."""
 
     __slots__ = ("inner",)
-
-    def __init__(self, target: Any, inner: Any) -> None:
-        super().__init__(target, WeakAdopt._drop)  # type: ignore[call-arg]
-        self.inner = weakref.ref(inner)
-
-    def __new__(cls, target: Any, inner: Any) -> Self:
-        return super().__new__(cls, target, WeakAdopt._drop)
-
-    def _drop(self) -> None:
-        inner = self.inner()
-        if inner is not None:
-            detach(inner, self)
+    inner: weakref.ref[Any]
 
     def _live(self) -> bool:
         target = self()
@@ -176,6 +172,19 @@ class WeakAdopt(weakref.ref[Any]):
     def fire(self, future: Any, outcome: Any) -> Any:
         """Settle the stage, if it still exists; it, for the caller to follow."""
         return _take_over(self(), outcome)
+
+
+def _adopt_weakly(stage: Any, inner: Any) -> WeakAdopt:
+    entry = WeakAdopt(stage, _drop)
+    entry.inner = weakref.ref(inner)
+    return entry
+
+
+def _drop(entry: Any) -> None:
+    """Take the entry of a stage that has died out of the future that it waited for."""
+    inner = entry.inner()
+    if inner is not None:
+        detach(inner, entry)
 
 
 def _take_over(stage: Any, outcome: Any) -> Any:

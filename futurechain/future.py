@@ -153,6 +153,7 @@ class Future(StandardFuture[T]):
                     link.append(child)
                     if self._link is link or not withdraw(link, child):
                         return child  # type: ignore[no-any-return]
+                return _connect(self, child)  # type: ignore[no-any-return]
             return _attach(self, child)  # type: ignore[no-any-return]
         check_handler(on_result, "then")
         if on is None and on_error is None and on_result is not None:
@@ -614,8 +615,8 @@ def _append(future: Any, child: Any) -> Future[Any]:
     if watch.on:
         watch.attached(child, (end,))
     if end._link is not None:
-        child._parent = end._anchor()
-        if attach(end, child):
+        child._parent = end if type(end) is Callback_ else end._anchor()
+        if attach(end, child, guarded=False):
             return cast("Future[Any]", child)
     run = here.run
     if run.depth > DEEPEST:
@@ -637,7 +638,7 @@ def _attach(parent: Any, child: Any) -> Any:
 
 
 def _connect(parent: Any, child: Any) -> Any:
-    if attach(parent, child):
+    if attach(parent, child, guarded=False):
         return child
     run = here.run
     if run.depth and child._home.local:

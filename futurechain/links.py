@@ -97,6 +97,11 @@ def attach(future: Any, entry: Any, *, guarded: bool = True) -> bool:
     """
     if guarded and future._weakly_held:
         future._anchor()
+    link = future._link
+    if link is not None and len(link) == 1:  # nobody waits yet, or the one who does is about to be told: the short way
+        link.append(entry)
+        if future._link is link or not withdraw(link, entry):
+            return True
     while (link := future._link) is not None:
         try:
             last = link[-1]
@@ -116,11 +121,18 @@ def attach(future: Any, entry: Any, *, guarded: bool = True) -> bool:
 def _join(future: Any, link: list[Any], group: dict[int, Any], entry: Any) -> bool:
     """Put `entry` into the last group of `link`; False if it was too late and has been taken back."""
     group[_key(entry)] = entry
-    if future._link is link and any(held is group for held in tuple(link)):
+    if future._link is link and _ends_with(link, group):
         if type(group) is Forwarded:
             group.pin(future)
         return True
     return group.pop(_key(entry), None) is None
+
+
+def _ends_with(link: list[Any], group: dict[int, Any]) -> bool:
+    try:
+        return link[-1] is group or any(held is group for held in tuple(link))
+    except IndexError:
+        return False
 
 
 def withdraw(link: list[Any], held: Any) -> bool:
@@ -187,19 +199,12 @@ class Forwarded(dict[int, Any]):
     memory. The first dependent pins it: from then on the reference is a strong one.
     """
 
-    __slots__ = ("_once",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._once = [True]
+    __slots__ = ()
 
     def pin(self, future: Any) -> None:
-        """Make the future that `future` waits for hold it."""
-        try:
-            self._once.pop()
-        except IndexError:
-            return
-        future._pin()
+        """Make the future that `future` waits for hold it; the first time only."""
+        if future.__dict__.setdefault("_pinned", token := object()) is token:
+            future._pin()
 
 
 class Waiter:

@@ -161,6 +161,36 @@ def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:  # noqa: PLR09
     future = child = link = outcome = settled = _NOTHING  # no cycle: a traceback may keep this frame
 
 
+def _plain(stage: Any, outcome: Any, run: Run) -> Any:
+    """Run a plain stage in this thread; itself if that settled it and something depends on it, else None."""
+    link = stage._link
+    try:
+        link.remove(UNCLAIMED)
+    except (ValueError, AttributeError):  # it was cancelled
+        return None
+    try:
+        if type(outcome) is not Failure:
+            try:
+                outcome = stage._fn(outcome)
+                if type(outcome) not in PLAIN_VALUES and (outcome := resolve(stage, outcome)) is PENDING:
+                    return None
+            except BaseException as error:
+                outcome = failed(stage, error, run)
+        stage._outcome = outcome
+        stage._fn = stage._parent = None
+        if link:
+            return stage
+        stage._link = None
+        if link:  # somebody came in between: open it again
+            stage._link = link
+            return stage
+        if type(outcome) is Failure:
+            report.unheard(stage, outcome)
+        return None
+    finally:
+        del stage, outcome
+
+
 def _runs_here(stage: Any, run: Run) -> bool:
     """Tell whether this thread may run `stage`: if that is local, or is on the pool whose worker this is."""
     return not stage._hops or (run.depth == 1 and stage._home.home is run.pool)
@@ -172,10 +202,13 @@ def _branch(future: Any, first: Any, run: Run, todo: list[Any]) -> None:
     Of the stages on the pool whose worker this thread is, one is carried on with here, after the others have been
     handed to the pool.
     """
-    carried, alone = None, True
+    carried, alone, outcome = None, True, future._outcome
     for entry in entries(future, first):
         alone = alone and type(entry) is Bell
-        if carried is None and getattr(entry, "_hops", False) and _runs_here(entry, run):
+        if type(entry) in PLAIN:
+            if (settled := _plain(entry, outcome, run)) is not None:
+                todo.append(settled)
+        elif carried is None and getattr(entry, "_hops", False) and _runs_here(entry, run):
             carried = entry
         elif (settled := _fire(entry, future, run)) is not None:
             todo.append(settled)
@@ -183,7 +216,7 @@ def _branch(future: Any, first: Any, run: Run, todo: list[Any]) -> None:
         todo.append(settled)
     if alone and type(future._outcome) is Failure:
         report.unheard(future, future._outcome)
-    first = entry = carried = settled = future = None
+    first = entry = carried = settled = future = outcome = None
 
 
 def _fire(entry: Any, future: Any, run: Run) -> Any:
