@@ -51,6 +51,31 @@ def never(reason: str, *scenarios: str) -> dict[str, Limit]:
     return dict.fromkeys(scenarios, Limit(0, reason))
 
 
+def grow_by_then(last: Any, fn: Any, count: int) -> Any:
+    """Attach a chain of stages, as one writes it where `then` is a method."""
+    for _ in range(count):
+        last = last.then(fn)
+    return last
+
+
+def grow_by_add_callback(last: Any, fn: Any, count: int) -> Any:
+    """Do so where `addCallback` is a method."""
+    for _ in range(count):
+        last = last.addCallback(fn)
+    return last
+
+
+def grow_by(attach: Callable[[Any, Any], Any]) -> Callable[[Any, Any, int], Any]:
+    """Do so where a function attaches."""
+
+    def grow(last: Any, fn: Any, count: int) -> Any:
+        for _ in range(count):
+            last = attach(last, fn)
+        return last
+
+    return grow
+
+
 @dataclass(frozen=True)
 class Peer:
     """One library."""
@@ -60,6 +85,8 @@ class Peer:
     settled: Callable[[Any], Any]
     attach: Callable[[Any, Any], Any]
     """Attach a function to a future; return what the next one is attached to."""
+    grow: Callable[[Any, Any, int], Any]
+    """Attach a function so many times, each to the stage before; return the last stage."""
     settle: Callable[[Any, Any], object]
     read: Callable[[Any], Any]
     """Return the result, after letting an event loop run until it is there."""
@@ -85,6 +112,7 @@ def ours() -> Peer:
         pending=future,
         settled=futurechain.succeed,
         attach=future.then,
+        grow=grow_by_then,
         settle=future.set_result,
         read=future.result,
         fail=future.set_exception,
@@ -102,6 +130,7 @@ def add_callback() -> Peer:
         ours(),
         name=ADD_CALLBACK,
         attach=family,
+        grow=grow_by_add_callback,
         flat=family,
         limits=never("addCallback: the same as futurechain", "create", "create_settle_read", "gather")
         | never("addCallback attaches to the end of the chain", "fan_out"),
@@ -122,6 +151,7 @@ def by_hand() -> Peer:
         pending=future,
         settled=settled,
         attach=byhand.then,
+        grow=grow_by(byhand.then),
         settle=future.set_result,
         read=future.result,
         fail=future.set_exception,
@@ -158,6 +188,7 @@ def twisted() -> Peer:
         pending=deferred,
         settled=defer.succeed,
         attach=deferred.addCallback,
+        grow=grow_by_add_callback,
         settle=deferred.callback,
         read=attrgetter("result"),
         fail=deferred.errback,
@@ -221,6 +252,7 @@ def asyncio_callbacks() -> Peer:
         pending=create,
         settled=settled,
         attach=attach,
+        grow=grow_by(attach),
         settle=asyncio.Future.set_result,
         read=lambda end: wait(end).result(),
         fail=asyncio.Future.set_exception,
@@ -248,6 +280,7 @@ def promise() -> Peer:
         pending=cls,
         settled=cls.resolve,
         attach=cls.then,
+        grow=grow_by_then,
         settle=cls.do_resolve,
         read=cls.get,
         fail=cls.do_reject,
@@ -277,6 +310,7 @@ def vine() -> Peer:
         pending=cls,
         settled=settled,
         attach=cls.then,
+        grow=grow_by_then,
         settle=cls.__call__,
         read=read,
         fail=cls.throw,
@@ -297,6 +331,7 @@ def more_executors() -> Peer:
         by_hand(),
         name="more-executors",
         attach=module.f_map,
+        grow=grow_by(module.f_map),
         branch=module.f_map,
         flat=module.f_flat_map,
         gather=module.f_sequence,

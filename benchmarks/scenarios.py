@@ -56,11 +56,10 @@ def chain(peer: Peer, length: int) -> Work:
     chains = max(1, PIECES // length)
 
     def run() -> None:
-        pending, attach, settle, read = peer.pending, peer.attach, peer.settle, peer.read
+        pending, grow, settle, read = peer.pending, peer.grow, peer.settle, peer.read
         for _ in range(chains):
-            root = last = pending()
-            for _ in range(length):
-                last = attach(last, nothing)
+            root = pending()
+            last = grow(root, nothing, length)
             settle(root, 1)
             read(last)
 
@@ -71,11 +70,7 @@ def on_settled(peer: Peer, count: int) -> Work:
     """Attach stages, one after the other, to a settled future, and read the last."""
 
     def run() -> None:
-        attach = peer.attach
-        last = peer.settled(1)
-        for _ in range(count):
-            last = attach(last, nothing)
-        peer.read(last)
+        peer.read(peer.grow(peer.settled(1), nothing, count))
 
     return Work(run, count)
 
@@ -84,10 +79,8 @@ def error_through(peer: Peer, length: int) -> Work:
     """Let an error pass through a chain of stages that take values only, and look at it."""
 
     def run() -> None:
-        attach = peer.attach
-        root = last = peer.pending()
-        for _ in range(length):
-            last = attach(last, nothing)
+        root = peer.pending()
+        last = peer.grow(root, nothing, length)
         peer.fail(root, ValueError("passes"))
         peer.error(last)
 

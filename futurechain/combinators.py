@@ -12,6 +12,7 @@ pops a token from ``left``; so whoever finds that empty can read every result.
 from __future__ import annotations
 
 import concurrent.futures as cf
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -70,9 +71,9 @@ class _Group:
                 break
         return cast("Future[Any]", whole)
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:  # modules may be gone then
         whole = self.whole
-        if whole._outcome is PENDING and claim(whole):
+        if whole._outcome is PENDING and not is_finalizing() and claim(whole):
             error = LostFutureError("the futures this combination waits for were dropped without being settled")
             rescue(partial(settle, whole, Failure(error)))
 

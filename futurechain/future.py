@@ -1,6 +1,6 @@
 """`Future`: a ``concurrent.futures.Future`` that can be chained.
 
-A stage *is* the future it returns: `Stage` and `Callback_` hold one function for values and run in the thread that
+A stage *is* the future it returns: `Plain` and `Callback_` hold one function for values and run in the thread that
 settles their parent, `Local` does so with a `Plan`, `Hop` runs on an executor. `links` decides who may settle a future
 and who sees its dependents, `settling` is the loop that carries outcomes on, `adoption` what happens when a handler
 returns a future, `cancelling` how cancellation travels.
@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import os
-import weakref
+import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast, overload
+from weakref import ref
 
 from futurechain import clock, report
 from futurechain.adoption import PLAIN_VALUES, Adopt, parent_of, resolve
@@ -118,43 +119,25 @@ class Future(StandardFuture[T]):
         """
         place = self._home
         if on is None and on_error is None and place.local and callable(on_result):
-            child: Any
             link = self._link
-            if link is None and not (run := here.run).depth:
-                value: Any = self._outcome
-                if type(value) is not Failure:
-                    run.depth = 1
-                    try:
-                        value = on_result(value)
-                    except BaseException as error:
-                        return _begin(place, on_result, run, [error])
-                    finally:
-                        run.depth = 0
-                    if type(value) not in PLAIN_VALUES or run.queue or run.interrupt is not None:
-                        values = [value]
-                        del value  # no cycle: a traceback may keep this frame
-                        return _begin(place, on_result, run, None, values)
-                child = Settled()
-                child._home = place.next or place.grow()
-                child._outcome = value
-                if type(value) is Failure:
-                    self._heard()
-                    report.unheard(child, value)
-                return child  # type: ignore[no-any-return]
-            child = Stage()  # the fast path: what `_attach` does, in place
+            if link is None:
+                return cast("Future[Any]", Settled.then(cast("Any", self), on_result))
+            child: Any = Plain()  # the fast path: what `_attach` does, in place
             child._home = place.next or place.grow()
             child._fn = on_result
-            if link is not None:
-                child._outcome = PENDING
-                child._parent = self if type(self) is Stage else self._anchor()
-                own = child._link = [UNCLAIMED, None]  # room for one dependent, which is the rule, in 16 bytes
-                del own[1]
-                if len(link) == 1:  # nobody waits yet (or the one who does is about to be told): no need of a dict
-                    link.append(child)
-                    if self._link is link or not withdraw(link, child):
-                        return child  # type: ignore[no-any-return]
-                return _connect(self, child)  # type: ignore[no-any-return]
-            return _attach(self, child)  # type: ignore[no-any-return]
+            child._outcome = PENDING
+            if type(self) is Future:  # what `_anchor` does, in place
+                self.__class__ = Guarded
+                child._parent = ref(self)
+            else:
+                child._parent = self._anchor()
+            own = child._link = [UNCLAIMED, None]  # room for one dependent, which is the rule, in 16 bytes
+            del own[1]
+            if len(link) == 1:  # nobody waits yet (or the one who does is about to be told): no need of a dict
+                link.append(child)
+                if self._link is link or not withdraw(link, child):
+                    return child  # type: ignore[no-any-return]
+            return _connect(self, child)  # type: ignore[no-any-return]
         check_handler(on_result, "then")
         if on is None and on_error is None and on_result is not None:
             return stage_on(self, on_result, None)
@@ -328,7 +311,7 @@ class Future(StandardFuture[T]):
         child = _new(Local, plan, self._home.next or self._home.grow())
         _attach(self, child)
         if child._outcome is PENDING:
-            timer = clock.call_later(seconds, expire, weakref.ref(child), failure)
+            timer = clock.call_later(seconds, expire, ref(child), failure)
             plan.withdraw = timer.cancel
             if child._outcome is not PENDING:  # settled while the timer was being set
                 timer.cancel()
@@ -394,7 +377,7 @@ class Future(StandardFuture[T]):
             guard = Guard()
             if self.__dict__.setdefault("_guard", guard) is guard:  # the one step that decides whose it is
                 guard.link = self._link
-        return weakref.ref(self)
+        return ref(self)
 
     def _pin(self) -> None:
         """Make the returned future that this stage waits for hold it strongly."""
@@ -412,8 +395,8 @@ class Guarded(Future[T]):
 
     __slots__ = ()
 
-    def __del__(self) -> None:
-        if self._link and _is_abandoned(self._link):
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:  # modules may be gone then
+        if self._link and not is_finalizing() and _is_abandoned(self._link):
             report.rescue(partial(_abandon, self._link))
 
 
@@ -429,8 +412,8 @@ class Guard:
     def __init__(self) -> None:
         self.link = None
 
-    def __del__(self) -> None:
-        if self.link and _is_abandoned(self.link):
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if self.link and not is_finalizing() and _is_abandoned(self.link):
             report.rescue(partial(_abandon, self.link))
 
 
@@ -447,11 +430,40 @@ def _abandon(link: list[Any]) -> None:
 
 
 class Stage(Future[T]):
-    """A local stage with one function for values: the fast path."""
+    """A future that its chain settles."""
 
     __slots__ = ()
     __init__ = object.__init__
     _weakly_held = False
+
+
+class Plain(Stage[T]):
+    """A local stage with one function for values: the fast path."""
+
+    __slots__ = ()
+
+
+def _then(self: Any, on_result: Any = None, on_error: Any = None, *, on: Any = None) -> Any:
+    """Do what `Future.then` does, for a `Plain` stage, where there is less to ask."""
+    link = self._link
+    if link is None or on is not None or on_error is not None or not callable(on_result):
+        return Future.then(self, on_result, on_error, on=on)
+    child: Any = Plain()
+    place = self._home
+    child._home = place.next or place.grow()
+    child._fn = on_result
+    child._outcome = PENDING
+    child._parent = self
+    own = child._link = [UNCLAIMED, None]
+    del own[1]
+    if len(link) == 1:
+        link.append(child)
+        if self._link is link or not withdraw(link, child):
+            return child
+    return _connect(self, child)
+
+
+Plain.then = wraps(Future.then)(_then)
 
 
 class Settled(Stage[T]):
@@ -459,6 +471,38 @@ class Settled(Stage[T]):
 
     __slots__ = ()
     _fn = _link = _parent = None
+
+
+def _then_at_once(self: Any, on_result: Any = None, on_error: Any = None, *, on: Any = None) -> Any:
+    """Do what `Future.then` does, for a future that is settled: run the function here and now."""
+    run = here.run
+    if on is not None or on_error is not None or run.depth or not callable(on_result):
+        plan = Then(check_handler(on_result, "then"), check_handler(on_error, "then"))
+        return stage_on(self, plan, on)
+    place, value = self._home, self._outcome
+    if type(value) is not Failure:
+        run.depth = 1
+        try:
+            value = on_result(value)
+        except BaseException as error:
+            return _begin(place, on_result, run, [error])
+        finally:
+            run.depth = 0
+        if type(value) not in PLAIN_VALUES or run.queue or run.interrupt is not None:
+            values = [value]
+            del value  # no cycle: a traceback may keep this frame
+            return _begin(place, on_result, run, None, values)
+        child: Any = Settled()
+    else:
+        child = Settled()
+        self._heard()
+        report.unheard(child, value)
+    child._home = place.next or place.grow()
+    child._outcome = value
+    return child
+
+
+Settled.then = wraps(Future.then)(_then_at_once)
 
 
 class Callback_(Stage[T]):  # noqa: N801  # `links.Callback` is another thing
@@ -475,7 +519,7 @@ class Local(Stage[T]):
 
 
 class Watched(Stage[T]):
-    """What `then` makes instead of a `Stage` while somebody watches (see `watching`)."""
+    """What `then` makes instead of a `Plain` stage while somebody watches (see `watching`)."""
 
     __slots__ = ("_record",)
     _watched = True
@@ -497,7 +541,7 @@ class Hop(Stage[T]):
     _context: Any
 
 
-PLAIN.update((Stage, Callback_))
+PLAIN.update((Plain, Callback_))
 
 
 class _InlineHome(Home):
@@ -615,7 +659,7 @@ def _append(future: Any, child: Any) -> Future[Any]:
     if watch.on:
         watch.attached(child, (end,))
     if end._link is not None:
-        child._parent = end if type(end) is Callback_ else end._anchor()
+        child._parent = end._anchor()
         if attach(end, child, guarded=False):
             return cast("Future[Any]", child)
     run = here.run
@@ -629,7 +673,7 @@ def _append(future: Any, child: Any) -> Future[Any]:
 def _attach(parent: Any, child: Any) -> Any:
     """Make the promise-family stage `child` a dependent of `parent`, or start it if that is settled."""
     child._outcome = PENDING
-    child._parent = parent if type(parent) is Stage else parent._anchor()
+    child._parent = parent._anchor()
     own = child._link = [UNCLAIMED, None]  # room for one dependent, which is the rule, in 16 bytes
     del own[1]
     if watch.on:
@@ -653,7 +697,7 @@ def _begin(place: Any, fn: Any, run: Run, errors: Any, values: Any = None) -> Fu
 
     Its error or its value comes in a list, which is emptied: our caller's frame may live on in a traceback.
     """
-    child = _new(Stage, fn, place.next or place.grow())
+    child = _new(Plain, fn, place.next or place.grow())
     child._outcome, child._link, child._parent = PENDING, [], None
     run.depth = 1
     try:
@@ -706,13 +750,15 @@ def _watched_add_callback(self: Any, callback: Any, *args: Any, **kwargs: Any) -
     return self.addCallbacks(callback, None, args, kwargs)
 
 
-_METHODS = Future.then, Future.addCallback
-_WATCHED_METHODS = wraps(Future.then)(_watched_then), wraps(Future.addCallback)(_watched_add_callback)
+_METHODS = Future.then, Plain.then, Settled.then, Future.addCallback
+_WATCHED_THEN = wraps(Future.then)(_watched_then)
+_WATCHED_METHODS = _WATCHED_THEN, _WATCHED_THEN, _WATCHED_THEN, wraps(Future.addCallback)(_watched_add_callback)
 
 
 def _switch(watched: bool) -> None:
     """Take the fast paths away while somebody watches, so that nothing has to ask on them whether somebody does."""
-    Future.then, Future.addCallback = _WATCHED_METHODS if watched else _METHODS  # type: ignore[method-assign]
+    methods: Any = _WATCHED_METHODS if watched else _METHODS
+    Future.then, Plain.then, Settled.then, Future.addCallback = methods  # type: ignore[method-assign]
 
 
 watch.switches.append(_switch)

@@ -43,19 +43,20 @@ def carry_on(future: Any) -> None:
     If this thread is deep in handlers already, its outermost loop does it.
     """
     run = here.run
-    if run.depth >= DEEPEST:
+    depth = run.depth
+    if depth >= DEEPEST:
         run.queue.append(future._carry_on)
         return
-    run.depth += 1
+    run.depth = depth + 1
     try:
         todo: list[Any] = []
         _straight_on(future, run, todo)
         if todo:
             _follow_all(todo, run)
     finally:
-        run.depth -= 1
+        run.depth = depth
         del future
-    if not run.depth and (run.queue or run.interrupt is not None):
+    if not depth and (run.queue or run.interrupt is not None):
         run.leave()
 
 
@@ -96,69 +97,86 @@ def _follow_all(todo: list[Any], run: Run) -> None:
         waiting.extend(todo)
 
 
-def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:  # noqa: PLR0915  # a call costs as much as a stage
+def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:
     """Carry on as long as one plain stage waits for another.
 
     What is settled besides goes to `todo`. This is the hot path: what `entries`, `_local` and `publish` do, in place.
     """
-    link, outcome, alone = future._link, future._outcome, True
-    child = kind = _NOTHING
+    link, outcome = future._link, future._outcome
+    child = _NOTHING
     while link is not None:
-        waiting = len(link)
-        if waiting == 1:
+        if len(link) == 1:
             try:
                 child = link.pop(0)
             except IndexError:  # it was cancelled just now
                 continue
-            kind = type(child)
-            if kind not in PLAIN and not (issubclass(kind, StandardFuture) and _runs_here(child, run)):
-                if issubclass(kind, (dict, StandardFuture)):
-                    _branch(future, child, run, todo)
+            if type(child) not in PLAIN:
+                future = _other(future, child, run, todo)
+                if future is None:
                     break
-                alone = alone and kind is Bell  # who waits does not look at the outcome
-                settled = run.notify(future, child)
-                if settled is not None:
-                    todo.append(settled)
+                link, outcome = future._link, future._outcome
                 continue
-        elif waiting:
+            future._link = None
+            if link:  # somebody came in between the two lines above: open it again, and come back to it
+                future._link = link
+                todo.append(future)
+            future, link = child, child._link
+            try:
+                link.remove(UNCLAIMED)  # decides against a cancellation
+            except (ValueError, AttributeError):
+                break
+            if type(outcome) is not Failure:
+                try:
+                    outcome = child._fn(outcome)  # pyright: ignore[reportOptionalCall]
+                    if type(outcome) not in PLAIN_VALUES:
+                        outcome = resolve(child, outcome)
+                except BaseException as error:
+                    outcome = failed(child, error, run)
+                if outcome is PENDING:
+                    break
+            child._outcome = outcome
+            child._fn = child._parent = None
+        elif link:
             _branch(future, None, run, todo)
             break
+        else:
+            future._link = None
+            if not link:
+                if type(outcome) is Failure:
+                    report.unheard(future, outcome)
+                break
+            future._link = link  # somebody came in between the two lines above: open it again
+    future = child = link = outcome = _NOTHING  # no cycle: a traceback may keep this frame
+
+
+def _other(future: Any, entry: Any, run: Run, todo: list[Any]) -> Any:
+    """Fire the only dependent of `future`, which is no plain stage; the stage to go on with, or None."""
+    link = future._link
+    try:
+        if not isinstance(entry, StandardFuture):
+            if isinstance(entry, dict) or type(entry) is Bell:
+                _branch(future, entry, run, todo)
+                return None
+            settled = run.notify(future, entry)
+            if settled is not None:
+                todo.append(settled)
+            future._link = None
+            if link:  # somebody came in before that: open it again
+                future._link = link
+                _branch(future, None, run, todo)
+            return None
+        if not _runs_here(entry, run):
+            _branch(future, entry, run, todo)
+            return None
         future._link = None
-        if link:  # somebody came in between the two lines above: open it again, and come back to it
+        if link:
             future._link = link
-            if not waiting:
-                continue
             todo.append(future)
-        if not waiting:
-            if alone and type(outcome) is Failure:
-                report.unheard(future, outcome)
-            break
-        if kind not in PLAIN:
-            if child._hops:
-                future = _hop(child, future, run, carry=True)
-            else:
-                future = (_watched if child._watched else _local)(child, outcome, run)
-            if future is None:
-                break
-            link, outcome = future._link, future._outcome
-            continue
-        future, link = child, child._link
-        try:
-            link.remove(UNCLAIMED)  # decides against a cancellation
-        except (ValueError, AttributeError):
-            break
-        if type(outcome) is not Failure:
-            try:
-                outcome = child._fn(outcome)  # pyright: ignore[reportOptionalCall]
-                if type(outcome) not in PLAIN_VALUES:
-                    outcome = resolve(child, outcome)
-            except BaseException as error:
-                outcome = failed(child, error, run)
-            if outcome is PENDING:
-                break
-        child._outcome = outcome
-        child._fn = child._parent = None
-    future = child = link = outcome = settled = _NOTHING  # no cycle: a traceback may keep this frame
+        if entry._hops:
+            return _hop(entry, future, run, carry=True)
+        return (_watched if entry._watched else _local)(entry, future._outcome, run)
+    finally:
+        future = entry = settled = _NOTHING
 
 
 def _plain(stage: Any, outcome: Any, run: Run) -> Any:

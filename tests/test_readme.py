@@ -41,7 +41,7 @@ def test_examples_run(code: str, expected: str, tmp_path: Path) -> None:
     program = tmp_path / "example.py"
     program.write_text(code, "utf-8")
 
-    done = run(str(program))
+    done = run(str(program), cwd=tmp_path)
 
     assert (done.stdout, done.stderr, done.returncode) == (expected, "", 0)
 
