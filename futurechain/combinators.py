@@ -45,7 +45,8 @@ class _Group:
 
     def __init__(self, futures: Sequence[Future[Any]]) -> None:
         self.futures = futures
-        self.distinct: Iterable[Any] = dict.fromkeys(futures)
+        repeated = len(set(futures)) < len(futures)  # a set is built in a quarter of the time of an ordered one
+        self.distinct: Sequence[Any] = tuple(dict.fromkeys(futures)) if repeated else futures
         self.left = [None] * len(self.distinct)
         self.whole: Any = Local()
         self.whole._fn = Plan()
@@ -57,7 +58,7 @@ class _Group:
         whole = self.whole
         if watch.on:
             watch.attached(whole, tuple(self.distinct))
-        for source in tuple(self.distinct):
+        for source in self.distinct:
             link = source._link
             if link is not None and len(link) == 1:  # what `attach` does, in place
                 link.append(self)
@@ -114,7 +115,7 @@ class _Group:
         self._take_back()
 
     def _take_back(self) -> None:
-        for source in tuple(self.distinct):
+        for source in self.distinct:
             parent = release(source, self)
             if parent is not None:
                 give_up(parent, Failure(CancelledError()))
@@ -123,17 +124,22 @@ class _Group:
 class _All(_Group):
     """Everything, in order; or the first failure."""
 
-    __slots__ = ()
+    __slots__ = ("count",)
+
+    def __init__(self, futures: Sequence[Future[Any]]) -> None:
+        super().__init__(futures)
+        self.count = self.left.pop
 
     def fire(self, future: Any, outcome: Any) -> Any:
         """Count a success, or fail with the failure; the combination, if that settled it."""
-        return super().fire(future, outcome) if type(outcome) is Failure else self.count(future)
+        if type(outcome) is Failure:
+            return super().fire(future, outcome)
+        self.count()
+        return None if self.left else self.complete()
 
-    def count(self, future: Any) -> Any:
-        """Count one success: nothing else is to be done for it."""
-        left = self.left
-        left.pop()
-        if left or not claim(self.whole):
+    def complete(self) -> Any:
+        """Settle the combination: everything has arrived."""
+        if not claim(self.whole):
             return None
         return self._conclude(tuple([future._outcome for future in self.futures]))
 
@@ -297,8 +303,11 @@ def _fold(fn: Callable[[Any, Any], Any], values: Any, total: Any) -> Any:
     return total
 
 
-def _adopt(futures: Iterable[cf.Future[Any]]) -> list[Future[Any]]:
-    return [future if isinstance(future, Future) else wrap_future(future) for future in futures]
+def _adopt(futures: Iterable[cf.Future[Any]]) -> tuple[Future[Any], ...]:
+    futures = tuple(futures)
+    if all(issubclass(kind, Future) for kind in set(map(type, futures))):  # cheaper than to ask each
+        return cast("tuple[Future[Any], ...]", futures)
+    return tuple(map(wrap_future, futures))
 
 
 def _refuse_nothing(name: str, futures: tuple[Any, ...]) -> None:

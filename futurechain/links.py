@@ -78,7 +78,8 @@ RUNNING: Any = Token("RUNNING")
 PLAIN: set[type] = set()
 """Kinds of stages with one function for values, for which the loop has a fast path."""
 SILENT: set[type] = set()
-"""Kinds of entries with a method ``count(future)``: what ``fire`` does with a value, when that runs no user code."""
+"""Kinds of entries that run no user code when a value arrives: they ``count()`` it, and if nothing is ``left`` then,
+``complete()`` returns the future that is settled by that, or None."""
 
 
 def claim(future: Any, token: Any = UNCLAIMED) -> bool:

@@ -197,12 +197,14 @@ class StandardFuture(cf.Future[T]):
         self._outcome = result
         if len(link) == 1:
             try:
-                if type(link[0]) in SILENT:
-                    entry = link.pop()
-                    if type(entry) not in SILENT:  # another one: that was taken back just now
-                        link.append(entry)
-                    elif (settled := entry.count(self)) is not None:
-                        settled._carry_on()
+                entry = link[0]
+                if type(entry) in SILENT:
+                    if (popped := link.pop()) is not entry:  # that was taken back just now, and another one came
+                        link.append(popped)
+                    else:
+                        entry.count()
+                        if not entry.left and (settled := entry.complete()) is not None:
+                            settled._carry_on()
             except IndexError:  # it was taken back, and none came
                 pass
         if not link:
