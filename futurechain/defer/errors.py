@@ -1,0 +1,59 @@
+"""The errors of Twisted's vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from futurechain.errors import InvalidStateError
+from futurechain.failure import Failure
+
+__all__ = ["AlreadyCalledError", "FailureGroup", "FirstError", "QueueOverflow", "QueueUnderflow"]
+
+
+
+class AlreadyCalledError(InvalidStateError):
+    """Raised by ``callback`` and ``errback`` of a Deferred that has been fired before."""
+
+
+class QueueOverflow(Exception):  # noqa: N818  # Twisted's name
+    """Raised by ``put`` when a `DeferredQueue` is full."""
+
+
+class QueueUnderflow(Exception):  # noqa: N818  # Twisted's name
+    """Raised by ``get`` when a `DeferredQueue` has as many waiting getters as it may have."""
+
+
+class FirstError(Exception):
+    """The first error in a `DeferredList`.
+
+    Args:
+        failure: how it failed.
+        index: which one of the list failed.
+    """
+
+    def __init__(self, failure: Failure, index: int) -> None:
+        super().__init__(failure, index)
+        self.subFailure = failure
+        self.index = index
+
+    def __str__(self) -> str:
+        return f"FirstError[#{self.index}, {self.subFailure}]"
+
+    def __repr__(self) -> str:
+        return f"FirstError[#{self.index}, {self.subFailure.value!r}]"
+
+
+class FailureGroup(Exception):  # noqa: N818  # Twisted's name
+    """How everything in a `race` failed.
+
+    Args:
+        failures: in the order of the race's arguments.
+    """
+
+    def __init__(self, failures: Iterable[Failure]) -> None:
+        super().__init__()
+        self.failures = list(failures)
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.failures))
+
