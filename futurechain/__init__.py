@@ -12,7 +12,7 @@ General layout, each module importing only from those above it:
 * `coroutines`, `interop`: coroutines without a loop, and with somebody else's
 * `combinators`: several futures in one; `timing`: delays and retries; `testing`: a clock for tests
 * `defer`: Twisted's vocabulary
-* `watching`, `tracing`, `timeline`, `debugging`, `drawing`, `diagram`, `simulator`: seeing what happens
+* `watching`, `tracing`, `timeline`, `debugging`, `drawing`, `picture`, `simulator`, `diagram`: seeing what happens
 * `poetry`, `cli`: the example program, the command line
 
 Each name is imported when it is first used: importing the package itself costs next to nothing.

@@ -641,7 +641,7 @@ def test_a_picture_with_too_many_bends(monkeypatch):
     root = Future()
     end = gather(root, root.then(one).then(two))
     bent = render(end, "svg")
-    monkeypatch.setattr("futurechain.drawing._MOST_BENDS", 3)
+    monkeypatch.setattr("futurechain.picture._MOST_BENDS", 3)
 
     assert shape(end, "svg") == (4, 4)
     assert bent.count("V") == 2

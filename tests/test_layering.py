@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "futurechain"
 
 LAYERS = (
-    ("errors", "clock", "run", "watching", "diagram"),
+    ("errors", "clock", "run", "watching", "diagram", "picture"),
     ("failure", "crew", "testing", "timeline"),
     ("links", "dispatch", "report", "simulator"),
     ("standard", "plans"),
