@@ -128,12 +128,14 @@ def extend(future: Any, child: Any) -> Any:
     _acquire()
     try:
         place = future._home
-        kind = type(place)
-        chain: Chain | None = place if kind is Chain else place() if kind is Tail else None
+        if type(place) is Tail:  # `future` is the end: the rule
+            chain, end = place(), future
+        elif type(place) is Chain:
+            chain, end = place, place.tail
+        else:
+            chain = None
         if chain is None:
             chain, end = Chain(place), future
-        else:
-            end = chain.tail
         end._home = chain
         chain.tail = child
         child._home = chain.tail_place

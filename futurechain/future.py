@@ -217,7 +217,7 @@ class Future(StandardFuture[T]):
             None if on_result is None else (on_result, tuple(callbackArgs or ()), dict(callbackKeywords or {})),
             None if on_error is None else (on_error, tuple(errbackArgs or ()), dict(errbackKeywords or {})),
         )
-        return _append(self, _new(Local, plan, None))
+        return cast("Future[Any]", _append(self, _new(Local, plan, None)))
 
     @overload
     def addCallback(self, callback: None) -> Future[T]: ...
@@ -235,12 +235,12 @@ class Future(StandardFuture[T]):
         Raises:
             TypeError: if `callback` is neither callable nor None.
         """
-        if args or kwargs or callback is None:
+        if args or kwargs or not callable(callback):
             check_handler(callback, "addCallback")
             return self.addCallbacks(callback, None, args, kwargs)
         child: Any = Callback_()
-        child._fn = check_handler(callback, "addCallback")
-        return _append(self, child)
+        child._fn = callback
+        return _append(self, child)  # type: ignore[no-any-return]
 
     @overload
     def addErrback(self, errback: None) -> Future[T]: ...
@@ -649,7 +649,7 @@ def stage_on(parent: Any, plan: Any, executor: Any) -> Future[Any]:
     return cast("Future[Any]", _attach(parent, hop))
 
 
-def _append(future: Any, child: Any) -> Future[Any]:
+def _append(future: Any, child: Any) -> Any:
     """Attach a Twisted-family stage to the end of the chain of `future`."""
     child._outcome = PENDING  # the end of a chain is seen by other threads at once: complete it first
     child._parent = None
@@ -658,16 +658,21 @@ def _append(future: Any, child: Any) -> Future[Any]:
     end = extend(future, child)
     if watch.on:
         watch.attached(child, (end,))
-    if end._link is not None:
-        child._parent = end._anchor()
+    link = end._link
+    if link is not None:
+        child._parent = end._anchor() if end._weakly_held else end
+        if len(link) == 1:  # as in `then`
+            link.append(child)
+            if end._link is link or not withdraw(link, child):
+                return child
         if attach(end, child, guarded=False):
-            return cast("Future[Any]", child)
+            return child
     run = here.run
     if run.depth > DEEPEST:
         run.queue.append(partial(start, child, end))
     else:
         start(child, end)
-    return cast("Future[Any]", child)
+    return child
 
 
 def _attach(parent: Any, child: Any) -> Any:
