@@ -23,7 +23,7 @@ def give_up(future: Any, failure: Failure) -> None:
         parent, plan, shielded = parent_of(future), future._fn, future._shielded
         settle(future, failure)
         abandoned = release(parent, future, shielded=shielded)
-        if isinstance(plan, Plan) and parent is not None:
+        if issubclass(type(plan), Plan) and parent is not None:
             future._clean_up(plan)
         if abandoned is None:
             return

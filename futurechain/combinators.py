@@ -24,7 +24,7 @@ from futurechain.failure import Failure
 from futurechain.foreign import wrap_future
 from futurechain.future import INLINE, Future, Local, succeed
 from futurechain.links import PENDING, SILENT, UNCLAIMED, attach, claim, withdraw
-from futurechain.plans import Plan
+from futurechain.plans import Named
 from futurechain.report import rescue
 from futurechain.settling import carry_on, settle
 from futurechain.watching import watch
@@ -42,6 +42,8 @@ class _Group:
     """What a combination waits for, and its entry in each of these; knows when it has enough."""
 
     __slots__ = ("distinct", "futures", "left", "whole")
+    name = ""
+    """Of the function that makes it."""
 
     def __init__(self, futures: Sequence[Future[Any]]) -> None:
         self.futures = futures
@@ -49,7 +51,7 @@ class _Group:
         self.distinct: Sequence[Any] = tuple(dict.fromkeys(futures)) if repeated else futures
         self.left = [None] * len(self.distinct)
         self.whole: Any = Local()
-        self.whole._fn = Plan()
+        self.whole._fn = Named(self.name)
         self.whole._home = INLINE._home.at(1)
         self.whole._link, self.whole._outcome, self.whole._parent = [UNCLAIMED], PENDING, self
 
@@ -125,6 +127,7 @@ class _All(_Group):
     """Everything, in order; or the first failure."""
 
     __slots__ = ("count",)
+    name = "gather"
 
     def __init__(self, futures: Sequence[Future[Any]]) -> None:
         super().__init__(futures)
@@ -151,6 +154,7 @@ class _Settled(_Group):
     """Everything, in order, with exceptions in the place of results that are none."""
 
     __slots__ = ()
+    name = "gather"
 
     def arrive(self, outcome: Any) -> Any:
         self.left.pop()
@@ -164,6 +168,7 @@ class _Race(_Group):
     """The first to settle."""
 
     __slots__ = ()
+    name = "race"
 
     def arrive(self, outcome: Any) -> Any:
         return outcome
@@ -173,6 +178,7 @@ class _Some(_Group):
     """The first `wanted` successes, as they come; or all failures, in order, once that cannot be any more."""
 
     __slots__ = ("counts", "failed", "found", "single", "wanted")
+    name = "some"
 
     def __init__(self, futures: Sequence[Future[Any]], wanted: int, *, single: bool = False) -> None:
         super().__init__(futures)
@@ -181,6 +187,8 @@ class _Some(_Group):
         self.single = single
         self.found: list[Any] = []
         self.failed: list[Any] = []
+        if single:
+            self.whole._fn = Named("first")
 
     def fire(self, future: Any, outcome: Any) -> Any:
         """Take in one outcome, as often as the future was given."""
@@ -238,10 +246,16 @@ def gather(*futures: cf.Future[Any], return_exceptions: bool = False) -> Future[
     """
     if not futures:
         return succeed(())
-    return (_Settled if return_exceptions else _All)(_adopt(futures)).start()
+    return (_Settled if return_exceptions else _All)(_adopt("gather", futures)).start()
 
 
-def race(*futures: cf.Future[T]) -> Future[T]:
+@overload
+def race(f1: cf.Future[T1], f2: cf.Future[T2], /) -> Future[T1 | T2]: ...
+@overload
+def race(f1: cf.Future[T1], f2: cf.Future[T2], f3: cf.Future[T3], /) -> Future[T1 | T2 | T3]: ...
+@overload
+def race(*futures: cf.Future[T]) -> Future[T]: ...
+def race(*futures: cf.Future[Any]) -> Future[Any]:
     """Return a future of whatever settles first, result or error; the others are cancelled if nobody else uses them.
 
     Raises:
@@ -249,10 +263,16 @@ def race(*futures: cf.Future[T]) -> Future[T]:
         TypeError: if something is no future.
     """
     _refuse_nothing("race", futures)
-    return cast("Future[T]", _Race(_adopt(futures)).start())
+    return _Race(_adopt("race", futures)).start()
 
 
-def first(*futures: cf.Future[T]) -> Future[T]:
+@overload
+def first(f1: cf.Future[T1], f2: cf.Future[T2], /) -> Future[T1 | T2]: ...
+@overload
+def first(f1: cf.Future[T1], f2: cf.Future[T2], f3: cf.Future[T3], /) -> Future[T1 | T2 | T3]: ...
+@overload
+def first(*futures: cf.Future[T]) -> Future[T]: ...
+def first(*futures: cf.Future[Any]) -> Future[Any]:
     """Return a future of the first success; fails with an ``ExceptionGroup`` of all errors, in order, if there is none.
 
     Raises:
@@ -260,7 +280,7 @@ def first(*futures: cf.Future[T]) -> Future[T]:
         TypeError: if something is no future.
     """
     _refuse_nothing("first", futures)
-    return cast("Future[T]", _Some(_adopt(futures), 1, single=True).start())
+    return _Some(_adopt("first", futures), 1, single=True).start()
 
 
 def some(n: int, *futures: cf.Future[T]) -> Future[list[T]]:
@@ -276,7 +296,7 @@ def some(n: int, *futures: cf.Future[T]) -> Future[list[T]]:
         raise TypeError(f"some() wants a whole number before the futures, not {n!r}")
     if not 0 <= n <= len(futures):
         raise ValueError(f"some({n}) of {len(futures)} futures can never be")
-    return succeed([]) if n == 0 else cast("Future[list[T]]", _Some(_adopt(futures), n).start())
+    return succeed([]) if n == 0 else cast("Future[list[T]]", _Some(_adopt("some", futures), n).start())
 
 
 def reduce(fn: Callable[[Any, Any], Any], futures: Iterable[cf.Future[Any]], initial: Any) -> Future[Any]:
@@ -292,6 +312,8 @@ def reduce(fn: Callable[[Any, Any], Any], futures: Iterable[cf.Future[Any]], ini
     """
     if not callable(fn):
         raise TypeError(f"reduce() wants a function of two arguments first, not {fn!r}")
+    if isinstance(futures, cf.Future) or not isinstance(futures, Iterable):
+        raise TypeError(f"reduce() wants a list of futures second, not {futures!r}")
     return gather(*futures).then(lambda values: _fold(fn, iter(values), initial))
 
 
@@ -303,10 +325,12 @@ def _fold(fn: Callable[[Any, Any], Any], values: Any, total: Any) -> Any:
     return total
 
 
-def _adopt(futures: Iterable[cf.Future[Any]]) -> tuple[Future[Any], ...]:
-    futures = tuple(futures)
+def _adopt(name: str, futures: tuple[cf.Future[Any], ...]) -> tuple[Future[Any], ...]:
     if all(issubclass(kind, Future) for kind in set(map(type, futures))):  # cheaper than to ask each
         return cast("tuple[Future[Any], ...]", futures)
+    for future in futures:
+        if not isinstance(future, cf.Future):
+            raise TypeError(f"{name}() wants futures, as in {name}(*futures), not {future!r}")
     return tuple(map(wrap_future, futures))
 
 

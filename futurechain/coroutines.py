@@ -17,7 +17,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 import functools
 import types
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import copy_context
 from typing import Any, NoReturn, ParamSpec, TypeVar, cast, overload
 
@@ -74,6 +74,9 @@ class _Runner(Plan):
 
     # -- as a plan --
 
+    def title(self) -> str:
+        return str(self.name).rsplit(".", 1)[-1]
+
     def finish(self, outcome: Any) -> Any:
         self.target._home.home.retire(self.target)
         return outcome
@@ -123,6 +126,8 @@ class _Runner(Plan):
 
     def start(self) -> None:
         """Take the first step."""
+        if watch.on:
+            watch.started(self.target, here.run)
         self._run(self._advance_and_carry_on, self._take(), None)
 
     def _advance_and_carry_on(self, coroutine: Any, outcome: Any) -> None:
@@ -283,7 +288,9 @@ async def _await(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def inlineCallbacks(fn: Callable[P, Any]) -> Callable[P, Future[Any]]:
+def inlineCallbacks(
+    fn: Callable[P, Generator[Any, Any, T] | Coroutine[Any, Any, T]],
+) -> Callable[P, Future[T]]:
     """Turn a generator function, or an ``async def`` function, into one that returns a `Future`.
 
     Each future that it yields (or awaits) pauses it without holding a thread; its result comes back in, its error is
@@ -297,7 +304,7 @@ def inlineCallbacks(fn: Callable[P, Any]) -> Callable[P, Future[Any]]:
         raise TypeError(f"inlineCallbacks() decorates a generator function or an async function, not {fn!r}")
 
     @functools.wraps(fn)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Future[Any]:
+    def call(*args: P.args, **kwargs: P.kwargs) -> Future[T]:
         coroutine: Any = fn(*args, **kwargs)
         if isinstance(coroutine, (types.GeneratorType, types.CoroutineType)):
             return _start(coroutine, INLINE._home)

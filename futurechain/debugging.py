@@ -76,7 +76,7 @@ def debug(on: bool = True, *, slow: float = 0.1) -> None:
         TypeError: if `slow` is no number.
         ValueError: if it is negative, NaN or infinite.
     """
-    _debugger.slow = check_seconds(slow)
+    _debugger.slow = check_seconds(slow, "debug(slow=...)")
     watch.remove(_debugger)
     if on:
         watch.add(_debugger)

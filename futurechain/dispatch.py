@@ -128,14 +128,11 @@ def extend(future: Any, child: Any) -> Any:
     _acquire()
     try:
         place = future._home
-        if type(place) is Tail:  # `future` is the end: the rule
-            chain, end = place(), future
-        elif type(place) is Chain:
-            chain, end = place, place.tail
-        else:
-            chain = None
+        kind = type(place)
+        end = place.tail if kind is Chain else future
+        chain: Any = place if kind is Chain else place() if kind is Tail else None
         if chain is None:
-            chain, end = Chain(place), future
+            chain = Chain(place)
         end._home = chain
         chain.tail = child
         child._home = chain.tail_place

@@ -57,7 +57,8 @@ def render(future: cf.Future[Any], format: str = "text", *, limit: int = 200) ->
         ValueError: if `format` is none of the four, or `limit` is not positive.
     """
     if not isinstance(future, cf.Future):
-        raise TypeError(f"render() draws a concurrent.futures.Future, not {future!r}")
+        hint = ": give it its .future" if isinstance(getattr(future, "future", None), cf.Future) else ""
+        raise TypeError(f"render() draws a concurrent.futures.Future, not {future!r}{hint}")
     if not isinstance(format, str) or format not in FORMATS:
         raise ValueError(f'format= is one of "text", "mermaid", "dot", "svg", not {format!r}')
     if isinstance(limit, bool) or not isinstance(limit, int):
@@ -125,7 +126,7 @@ def _name_of(future: Any) -> str:
         kind = type(parent).__name__
         return _WORDS.get(kind, kind.strip("_").lower()) if type(future) is not Hop else label(plan)
     kind = type(plan).__name__
-    if isinstance(plan, Plan):
+    if issubclass(type(plan), Plan):
         word = _WORDS.get(kind, "")
         name = getattr(plan, "name", "") or (label(plan) if plan.handlers() else "")
         name = name.rsplit(".", 1)[-1]

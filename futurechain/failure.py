@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Generator
+from types import TracebackType
 from typing import Any, NoReturn, TextIO, TypeAlias, final
 
 __all__ = ["Failure", "RemoteTraceback"]
@@ -116,6 +118,29 @@ class Failure:
     def printTraceback(self, file: TextIO | None = None) -> None:
         """Write the formatted traceback to `file`, or to ``sys.stderr``."""
         (sys.stderr if file is None else file).write(self.getTraceback())
+
+    def getBriefTraceback(self) -> str:
+        """Return the formatted exception alone, without the lines that led to it."""
+        return "".join(traceback.format_exception_only(self.value))
+
+    def printBriefTraceback(self, file: TextIO | None = None) -> None:
+        """Write that to `file`, or to ``sys.stderr``."""
+        (sys.stderr if file is None else file).write(self.getBriefTraceback())
+
+    def printDetailedTraceback(self, file: TextIO | None = None) -> None:
+        """Write what `printTraceback` writes: local variables are not shown."""
+        self.printTraceback(file)
+
+    def getTracebackObject(self) -> TracebackType | None:
+        """Return the traceback of the exception, if it has one here."""
+        return self.value.__traceback__
+
+    def throwExceptionIntoGenerator(self, g: Generator[Any, Any, Any]) -> Any:
+        """Raise the exception inside of a generator; return what that yields next."""
+        return g.throw(self.value)
+
+    def cleanFailure(self) -> None:
+        """Do nothing: no frame is kept but those of the exception's own traceback."""
 
     def __repr__(self) -> str:
         return f"<Failure {self.type.__module__}.{self.type.__qualname__}: {self.getErrorMessage()}>"

@@ -14,7 +14,7 @@ from futurechain.failure import Failure
 from futurechain.future import INLINE, Future, Local
 from futurechain.links import PENDING, UNCLAIMED, claim
 from futurechain.outcomes import outcome_of, publish
-from futurechain.plans import Plan
+from futurechain.plans import Named
 from futurechain.settling import carry_on, settle
 
 __all__ = ["Foreign", "relay", "wrap_future"]
@@ -59,9 +59,11 @@ def wrap_future(future: cf.Future[T]) -> Future[T]:
     if isinstance(future, Future):
         return future
     if not isinstance(future, cf.Future):
-        raise TypeError(f"wrap_future() wants a concurrent.futures.Future, not {future!r}")
+        asyncio = type(future).__module__.endswith("asyncio")
+        hint = ": an asyncio future is awaited in its loop, and settles one of ours from there" if asyncio else ""
+        raise TypeError(f"wrap_future() wants a concurrent.futures.Future, not {future!r}{hint}")
     ours: Any = Local()
-    ours._fn, ours._home, ours._parent = Plan(), INLINE._home.at(1), Foreign(future)
+    ours._fn, ours._home, ours._parent = Named("wrap_future"), INLINE._home.at(1), Foreign(future)
     ours._link, ours._outcome = [UNCLAIMED], PENDING
     relay(future, ours)
     return cast("Future[T]", ours)

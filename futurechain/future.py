@@ -27,8 +27,8 @@ from futurechain.cancelling import expire, give_up
 from futurechain.dispatch import Call, Home, Place, chain_end, extend, home_of, later
 from futurechain.errors import CancelledError, LostFutureError
 from futurechain.failure import Failure
-from futurechain.links import PENDING, PLAIN, RUNNING, UNCLAIMED, attach, claim, consumers, withdraw
-from futurechain.outcomes import failed, publish
+from futurechain.links import PENDING, PLAIN, RUNNING, UNCLAIMED, Token, attach, claim, consumers, withdraw
+from futurechain.outcomes import failed, path_behind, publish
 from futurechain.plans import Callbacks, Catch, Expiry, Finally, Plan, Then, check_handler, check_types, label
 from futurechain.run import DEEPEST, Run, here
 from futurechain.settling import carry_on, execute, follow, settle, start
@@ -47,7 +47,7 @@ E = TypeVar("E", bound=BaseException)
 Types: TypeAlias = type[E] | tuple[type[E], ...]
 Executor: TypeAlias = cf.Executor
 
-MISSING: Any = object()
+MISSING: Any = Token("MISSING")
 
 
 class Future(StandardFuture[T]):
@@ -168,10 +168,11 @@ class Future(StandardFuture[T]):
         Raises:
             TypeError: if the arguments are not of that form.
         """
-        if len(args) == 1:
+        if len(args) == 1 and not (isinstance(args[0], type) and issubclass(args[0], BaseException)):
             return self.then(None, check_handler(args[0], "catch"), on=on)
         if len(args) != 2:
-            raise TypeError(f"catch() takes catch(handler) or catch(types, handler), not {len(args)} arguments")
+            given = f"{args[0].__name__} and no handler" if len(args) == 1 else f"{len(args)} arguments"
+            raise TypeError(f"catch() takes catch(handler) or catch(types, handler), not {given}")
         wanted, handler = check_types(args[0]), check_handler(args[1], "catch")
         return stage_on(self, Plan() if handler is None else Catch(wanted, handler), on)
 
@@ -304,7 +305,9 @@ class Future(StandardFuture[T]):
             TypeError: if `seconds` is no number, or `exception` no exception.
             ValueError: if `seconds` is negative, NaN or infinite.
         """
-        seconds = clock.check_seconds(seconds)
+        seconds = clock.check_seconds(seconds, "timeout()")
+        if not (exception is None or isinstance(exception, BaseException)):
+            raise TypeError(f"timeout() wants an exception such as ValueError('...'), not {exception!r}")
         error = TimeoutError(f"not settled within {seconds:g} seconds") if exception is None else exception
         failure = Failure(error)
         plan = Expiry()
@@ -424,8 +427,10 @@ def _is_abandoned(link: list[Any]) -> bool:
 
 def _abandon(link: list[Any]) -> None:
     """Settle the dependents of a future that its producer dropped."""
-    lost = fail(LostFutureError("the future this stage waits for was dropped by its producer without being settled"))
-    lost._link = link
+    error = LostFutureError("the future this stage waits for was dropped by its producer without being settled")
+    lost: Any = Settled()  # not by `fail`, which would expect somebody to look at it
+    lost._home, lost._link = _HERE, link
+    lost._outcome = Failure(error, path=path_behind(lost))
     carry_on(lost)
 
 
@@ -767,5 +772,7 @@ def _switch(watched: bool) -> None:
 
 
 watch.switches.append(_switch)
-if os.environ.get("FUTURECHAIN_DEBUG", "0") != "0":
+if watch.on:  # somebody has watched before this module was needed
+    _switch(True)
+if os.environ.get("FUTURECHAIN_DEBUG", "").lower() not in {"", "0", "false", "no", "off"}:
     later("debug")()

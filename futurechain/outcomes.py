@@ -17,7 +17,7 @@ from futurechain.run import Run
 from futurechain.standard import StandardFuture
 from futurechain.watching import watch
 
-__all__ = ["annotate", "failed", "outcome_of", "publish"]
+__all__ = ["annotate", "failed", "outcome_of", "path_behind", "publish"]
 
 MOST_COUNTED = 1000
 """How far a message looks ahead to tell how long a chain is."""
@@ -28,7 +28,7 @@ MOST_NAMED = 8
 def publish(future: Any, outcome: Any) -> None:
     """Let everybody see `outcome`; the caller has claimed `future`, so this happens once."""
     plan = future._fn
-    if isinstance(plan, Plan):
+    if issubclass(type(plan), Plan):
         outcome = plan.finish(outcome)
     future._outcome = outcome
     future._fn = future._parent = None
@@ -50,6 +50,13 @@ def outcome_of(future: cf.Future[Any]) -> Any:
         return Failure(error)
 
 
+def path_behind(future: Any) -> tuple[str, ...]:
+    """Return the names of the stages that follow `future`, for a report."""
+    behind = _behind(future)
+    names = [label(one._fn) for one in behind[:MOST_NAMED]]
+    return (*names, "...") if behind[MOST_NAMED:] else tuple(names)
+
+
 def failed(stage: Any, error: BaseException, run: Run) -> Failure:
     """Wrap what a handler raised."""
     if error.__traceback__ is not None:  # without our caller's frame: it holds the stage, which holds the error
@@ -69,10 +76,9 @@ def annotate(error: BaseException, stage: Any) -> tuple[str, ...]:
     number = place.depth if type(place) is Place else 0
     path: tuple[str, ...] = ()
     with suppress(Exception):
-        behind = _behind(stage)
         name = label(fn)
-        path = name, *(label(one._fn) for one in behind[:MOST_NAMED]), *(["..."] if behind[MOST_NAMED:] else ())
-        report.annotate(error, name, number, number + len(behind), place.home.name)
+        path = name, *path_behind(stage)
+        report.annotate(error, name, number, number + len(_behind(stage)), place.home.name)
     return path
 
 

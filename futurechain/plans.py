@@ -12,7 +12,19 @@ from typing import Any
 from futurechain.dispatch import Call
 from futurechain.failure import Failure
 
-__all__ = ["Callbacks", "Catch", "Expiry", "Finally", "Plan", "Task", "Then", "check_handler", "check_types", "label"]
+__all__ = [
+    "Callbacks",
+    "Catch",
+    "Expiry",
+    "Finally",
+    "Named",
+    "Plan",
+    "Task",
+    "Then",
+    "check_handler",
+    "check_types",
+    "label",
+]
 
 Handler = Callable[..., Any]
 
@@ -36,6 +48,22 @@ class Plan:
     def handlers(self) -> tuple[Handler, ...]:
         """Return the user's functions, for messages and pictures."""
         return ()
+
+    def title(self) -> str:
+        """Return the name of the stage."""
+        return "/".join(label(one) for one in self.handlers()) or "pass"
+
+
+class Named(Plan):
+    """Passes everything on, and has a name: for the futures that the library itself makes."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def title(self) -> str:
+        return self.name
 
 
 class Then(Plan):
@@ -131,6 +159,9 @@ class Expiry(Plan):
 
     __slots__ = ("withdraw",)
 
+    def title(self) -> str:
+        return "timeout"
+
     def __init__(self) -> None:
         self.withdraw: Callable[[], object] | None = None
 
@@ -164,10 +195,16 @@ def check_types(types: Any) -> Any:
 
 
 def label(fn: Any) -> str:
-    """Return the name of the user's function in a stage: the plan's, or the function's own."""
-    if isinstance(fn, Plan):
-        return "/".join(label(one) for one in fn.handlers()) or "pass"
-    name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
-    if name is None and hasattr(fn, "func"):
-        return label(fn.func)
+    """Return the name of the user's function in a stage: the plan's, or the function's own.
+
+    A callable that raises when it is asked for its name is called by the name of its class.
+    """
+    if issubclass(type(fn), Plan):
+        return fn.title()
+    try:
+        name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
+        if name is None and hasattr(fn, "func"):
+            return label(fn.func)
+    except Exception:
+        name = None
     return str(name or type(fn).__qualname__).replace("<locals>.", "").rsplit(".", 1)[-1]

@@ -15,6 +15,7 @@ import concurrent.futures.process as standard
 import inspect
 import itertools
 import os
+import pickle
 import re
 import threading
 import weakref
@@ -22,14 +23,13 @@ from collections.abc import Callable
 from concurrent.futures import thread
 from contextvars import copy_context
 from functools import partial
-from pickle import PicklingError
 from time import perf_counter
 from typing import Any, ParamSpec, TypeVar, cast
 
 from futurechain import crew
 from futurechain.adoption import resolve
 from futurechain.dispatch import Call, Home
-from futurechain.errors import ExecutorShutdownError, StagePicklingError
+from futurechain.errors import BrokenExecutor, ExecutorShutdownError, StagePicklingError
 from futurechain.failure import Failure
 from futurechain.foreign import Foreign
 from futurechain.future import MISSING, Future, Hop, new_task
@@ -125,7 +125,8 @@ class _Remote(Home):
             outcome = outcome.outcome
         if type(outcome) is Failure:
             outcome = _explained(outcome, stage)
-            annotate(outcome.value, stage)
+            if not isinstance(outcome.value, BrokenExecutor):  # which many stages share, and none has raised
+                annotate(outcome.value, stage)
         elif (outcome := resolve(stage, outcome)) is PENDING:
             return
         if self.same_process or all(isinstance(held, (Waiter, Bell)) for held in tuple(stage._link)):
@@ -161,9 +162,22 @@ def call_there(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     try:
         return fn(*args, **kwargs)
     except BaseException as error:
+        _check_return_trip(error, fn)
         if _is_true(error):
             raise
         return Failure(error)
+
+
+def _check_return_trip(error: BaseException, fn: Any) -> None:
+    """Raise if `error` could not be built anew in the parent process: that would break the whole pool there."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+    except Exception as reason:
+        text = f"{type(error).__qualname__}: {Failure(error).getErrorMessage()}"
+        raise StagePicklingError(
+            f"{label(fn)} raised {text}, which cannot travel back from the worker: {reason}. Give the exception "
+            "arguments that its __init__ takes again (or a __reduce__), or run this stage here with on=INLINE"
+        ) from error
 
 
 class Timed:
@@ -183,6 +197,7 @@ def time_there(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Timed:
     try:
         timed.outcome = fn(*args, **kwargs)
     except BaseException as error:
+        _check_return_trip(error, fn)
         timed.outcome = Failure(error)
     return timed
 
@@ -221,7 +236,8 @@ def _explained(failure: Failure, stage: Any) -> Failure:
     """Say which stage could not be pickled, and what helps; other failures are returned as they are."""
     error = failure.value
     trace = str(error.__cause__ or "")
-    if not isinstance(error, (PicklingError, AttributeError, TypeError)) or not _ON_THE_WAY.search(trace):
+    by_the_pool, by_anybody = _BY_THE_POOL.search(trace), _BY_ANYBODY.search(trace)
+    if not (by_the_pool or (by_anybody and isinstance(error, (pickle.PicklingError, AttributeError, TypeError)))):
         return failure
     explained = StagePicklingError(
         f"stage {label(stage._call)} cannot travel to {stage._home.home.name}: {error}. Use a module-level function "
@@ -231,8 +247,9 @@ def _explained(failure: Failure, stage: Any) -> Failure:
     return Failure(explained)
 
 
-_ON_THE_WAY = re.compile(r"in _feed\b|in _sendback_result\b|in dumps\b")
-"""The functions of a process pool that pickle tasks and results, as they appear in a remote traceback."""
+_BY_THE_POOL = re.compile(r"in _feed\b|in _sendback_result\b")
+_BY_ANYBODY = re.compile(r"in dumps\b")
+"""The functions that pickle tasks and results, as they appear in a remote traceback."""
 
 
 class _Chaining:

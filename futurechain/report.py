@@ -17,6 +17,7 @@ from typing import Any
 from futurechain import crew
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
+from futurechain.run import here
 
 __all__ = ["Unheard", "annotate", "rescue", "unheard"]
 
@@ -75,8 +76,11 @@ def _tell_all() -> None:
 def unheard(future: Any, failure: Failure) -> None:
     """Remember that `future` failed, with `failure`, and nobody has looked at it yet.
 
-    A cancellation is no such failure, nor how work ends that nobody wanted any more when it was running.
+    A cancellation is no such failure, nor how work ends that nobody wanted any more when it was running, nor a Ctrl-C
+    that is about to be raised in the main thread as well.
     """
+    if failure.value is here.run.interrupt:
+        return
     if not isinstance(failure.value, CancelledError) and "_unwanted" not in future.__dict__:
         future.__dict__["_unheard"] = Unheard(failure, future.__dict__.get("_trail"))
 

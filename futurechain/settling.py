@@ -280,7 +280,7 @@ def _local(stage: Any, outcome: Any, run: Run) -> Any:
 def _call_locally(stage: Any, outcome: Any, run: Run) -> Any:
     try:
         plan = stage._fn
-        call = plan.select(outcome) if isinstance(plan, Plan) else _plain_call(plan, outcome)
+        call = plan.select(outcome) if issubclass(type(plan), Plan) else _plain_call(plan, outcome)
         return outcome if call is None else perform(stage, call, run)
     except BaseException as error:
         return failed(stage, error, run)
@@ -319,7 +319,7 @@ def _hop(hop: Any, future: Any, run: Run, *, carry: bool = False) -> Any:
     outcome = future._outcome
     try:
         fn = hop._fn
-        call = fn.select(outcome) if isinstance(fn, Plan) else _plain_call(fn, outcome)
+        call = fn.select(outcome) if issubclass(type(fn), Plan) else _plain_call(fn, outcome)
     except BaseException as error:
         outcome, call = failed(hop, error, run), None
     if call is not None and not carry:
@@ -349,6 +349,11 @@ def perform(stage: Any, call: Call, run: Run, context: Any = None) -> Any:
     try:
         value = fn(*args, **kwargs) if context is None else context.run(fn, *args, **kwargs)
     except BaseException as error:
+        if error.__context__ is None and args:  # in an error handler, as in an except clause
+            before = args[0].value if type(args[0]) is Failure else args[0]
+            if isinstance(before, BaseException) and before is not error:
+                error.__context__ = before
+            before = None
         failure = failed(stage, error, run)
         if watch.on:
             watch.returned(stage)

@@ -158,6 +158,7 @@ def _read() -> list[Pair] | None:
     pairs = []
     bad = False
     for number, line in enumerate(sys.stdin, 1):
+        line = line.removeprefix("\ufeff")  # noqa: PLW2901  # as some editors begin a file
         if not line.strip():
             break
         try:
@@ -266,6 +267,11 @@ def _add_way(picture: Diagram, y: int, step: Step, *, labelled: bool) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the simulator; the exit status: 0, 1 if the picture could not be written, 2 for bad input."""
     options = _parser().parse_args(argv)
+    if sys.stdin is None or sys.stdout is None:
+        closed = "input" if sys.stdin is None else "output"
+        if sys.stderr is not None:
+            sys.stderr.write(f"simulate: standard {closed} is closed\n")
+        return 2
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="backslashreplace")  # a byte that is no text is a bad value, not a crash
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from futurechain.errors import CancelledError, InvalidStateError
 from futurechain.failure import Failure
@@ -230,7 +230,8 @@ class StandardFuture(cf.Future[T]):
         self._settle(Failure(exception))
 
     def _why_not(self) -> str:
-        return f"it is {str(self._state).lower()} already" if self.done() else "the chain it belongs to is settling it"
+        state = "cancelled" if self.cancelled() else str(self._state).lower()
+        return f"it is {state} already" if self.done() else "the chain it belongs to is settling it"
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call ``fn(self)`` when the future is settled; at once, in this thread, if it is.
@@ -283,6 +284,9 @@ class StandardFuture(cf.Future[T]):
             if self._outcome is PENDING or (bell is not None and not bell.rung):
                 return "RUNNING" if self.running() else "PENDING"
             return "CANCELLED_AND_NOTIFIED" if self.cancelled() else "FINISHED"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be pickled or copied: it belongs to this process; send its result instead")
 
     def _live(self) -> bool:
         """Tell, as a dependent, whether it still consumes its parent."""

@@ -233,6 +233,8 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
     ) -> None:
         cores = getattr(os, "process_cpu_count", os.cpu_count)() or 1
         most = min(32, cores + 4) if max_workers is None else max_workers
+        if isinstance(most, bool) or not isinstance(most, int):
+            raise TypeError(f"ThreadPoolExecutor() wants a whole number of workers, not {max_workers!r}")
         if most <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):

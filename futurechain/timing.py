@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from futurechain import clock, crew
+from futurechain.dispatch import home_of
 from futurechain.future import INLINE, Future, Local, stage_on, succeed
 from futurechain.links import PENDING, UNCLAIMED, claim
-from futurechain.plans import Plan, Task
+from futurechain.plans import Named, Task
 from futurechain.settling import settle
 
 __all__ = ["delay", "retry"]
@@ -52,9 +53,9 @@ def delay(seconds: float, value: Any = None) -> Future[Any]:
         TypeError: if `seconds` is no number.
         ValueError: if it is negative, NaN or infinite.
     """
-    seconds = clock.check_seconds(seconds)
+    seconds = clock.check_seconds(seconds, "delay()")
     future: Any = Local()
-    future._fn, future._home, future._outcome, future._link = Plan(), INLINE._home.at(1), PENDING, [UNCLAIMED]
+    future._fn, future._home, future._outcome, future._link = Named("delay"), INLINE._home.at(1), PENDING, [UNCLAIMED]
     future._parent = timed = _Timed()
     timed.timer = clock.call_later(seconds, _ring, future, value)
     return cast("Future[Any]", future)
@@ -84,7 +85,8 @@ def retry(fn: Callable[..., T], *args: Any, policy: Any, on: cf.Executor = INLIN
     tenacity = _import_tenacity()
     if not callable(fn):
         raise TypeError(f"retry() wants a function first, not {fn!r}")
-    if not isinstance(policy, tenacity.BaseRetrying):
+    home_of(on)
+    if not isinstance(policy, tenacity.Retrying):
         raise TypeError(f"retry() wants policy=tenacity.Retrying(...), not {policy!r}")
     attempts = _Attempts(fn, args, policy, on, tenacity)
     return cast("Future[T]", succeed(None).then(attempts.step))

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeAlias
 from futurechain import timeline
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
-from futurechain.plans import label
+from futurechain.plans import Plan, label
 from futurechain.timeline import Span
 from futurechain.watching import Observer, watch
 
@@ -47,6 +47,7 @@ class _Recorder(Observer):
     def adopted(self, stage: Any, inner: Any) -> None:
         if stage._record is not None:
             stage._record[PARENTS].append(inner._record)
+            stage._record[RETURNED] = perf_counter()
 
     def queued(self, stage: Any) -> None:
         if stage._record is not None:
@@ -57,10 +58,6 @@ class _Recorder(Observer):
         if record is not None:
             record[TRACK] = run.track or _name_track(run)
             record[STARTED] = perf_counter()
-
-    def returned(self, stage: Any) -> None:
-        if stage._record is not None:
-            stage._record[RETURNED] = perf_counter()
 
     def ran(self, stage: Any, process: int, began: float) -> None:
         if stage._record is not None:
@@ -116,7 +113,7 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
         self._records = self._records[self._first :]
         self._first = 0
         for record in self._records:
-            record[FN] = _name(record[FN])  # the function itself may go
+            record[FN] = _Name(record[FN])  # the function itself may go
 
     def spans(self) -> Sequence[Span]:
         """Return what was recorded so far, in the order in which the stages were attached."""
@@ -131,9 +128,12 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
             path: ``.json`` is a trace for Perfetto; ``.html`` a page of its own, which needs no network.
 
         Raises:
+            RuntimeError: if nothing was to be recorded, because there was no ``with`` block.
             ValueError: if the suffix is another one.
             OSError: if the file cannot be written.
         """
+        if not self._began:
+            raise RuntimeError("this trace was never on: record with `with trace() as t:`, and save that")
         timeline.save(self.spans(), path, "futurechain trace")
 
     # -- what comes of it ---------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
             started, track = record[QUEUED], executor  # somebody else's executor does not say when it began
         return Span(
             number=numbers[id(record)],
-            name=_name(record[FN]),
+            name=_Name(record[FN]).text,
             executor=executor,
             track=track,
             process=record[PROCESS] or os.getpid(),
@@ -167,8 +167,15 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
 _entering = threading.Lock()
 
 
-def _name(fn: Any) -> str:
-    return fn if isinstance(fn, str) else label(fn)
+class _Name:
+    """What is left of a stage's function when the trace is over."""
+
+    __slots__ = ("may_be_skipped", "text")
+
+    def __init__(self, fn: Any) -> None:
+        known = isinstance(fn, _Name)
+        self.text: str = fn.text if known else label(fn)
+        self.may_be_skipped: bool = fn.may_be_skipped if known else not issubclass(type(fn), Plan) or bool(fn.handlers())
 
 
 def _text(failure: Failure) -> tuple[str, str]:
@@ -183,8 +190,8 @@ def _state(record: Record) -> str:
     if kind is None:
         return "pending"
     state = "returned" if isinstance(kind, type) else str(kind[0])
-    skipped = record[STARTED] is None and record[QUEUED] is None and record[PARENTS] and _name(record[FN]) != "pass"
-    return "passed" if skipped and state != "cancelled" else state
+    never_ran = record[STARTED] is None and record[QUEUED] is None and record[PARENTS]
+    return "passed" if never_ran and state != "cancelled" and _Name(record[FN]).may_be_skipped else state
 
 
 def _detail(kind: Any) -> str:

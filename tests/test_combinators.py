@@ -254,3 +254,17 @@ def test_reduce_wants_a_function():
     """Anything else is a TypeError that names it."""
     with pytest.raises(TypeError, match="not 3"):
         reduce(3, [], 0)
+
+
+@pytest.mark.parametrize("combine", [gather, race, first])
+def test_a_list_instead_of_futures_is_refused(combine):
+    """The error names the function and shows the right call."""
+    with pytest.raises(TypeError, match=rf"{combine.__name__}\(\*futures\)"):
+        combine([succeed(1)])
+
+
+@pytest.mark.parametrize("futures", [1, succeed(1)])
+def test_reduce_wants_a_list(futures):
+    """Of futures."""
+    with pytest.raises(TypeError, match="list of futures"):
+        reduce(max, futures, 0)

@@ -1697,3 +1697,19 @@ def test_a_queue_between_threads(eager: None) -> None:
 
     assert sorted(got) == [(name, number) for name in range(2) for number in range(50)]
     assert (len(queue.pending), len(queue.waiting)) == (0, 0)
+
+
+@pytest.mark.parametrize("combine", [ours.gatherResults, ours.DeferredList, ours.race])
+def test_a_deferred_instead_of_a_list_is_refused(combine: Any) -> None:
+    """To iterate over it would wait for it."""
+    with pytest.raises(TypeError, match="list of Deferreds"):
+        combine(ours.Deferred())
+
+
+def test_a_manual_clock_times_out() -> None:
+    """`addTimeout` takes the library's clock as well as Twisted's."""
+    clock = ManualClock()
+    deferred: ours.Deferred[None] = ours.Deferred()
+    deferred.addTimeout(5, clock).addErrback(lambda failure: failure.type)
+    clock.advance(5)
+    assert deferred.result is TimeoutError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures as cf
+import copy
 import gc
 import itertools
 import pickle
@@ -1104,3 +1105,51 @@ def test_timeout_against_settling():
         return run
 
     hectic(500, one, two, lambda things: things["stage"].result(10))
+
+
+@pytest.mark.parametrize("make", [Future, lambda: succeed(1), lambda: Future().then(str)])
+def test_a_future_does_not_travel(make):
+    """Neither pickle nor copy takes one: a copy could never be settled."""
+    future = make()
+    for copier in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="send its result instead"):
+            copier(future)
+
+
+def test_catch_wants_a_handler():
+    """An exception class alone is a handler that was forgotten."""
+    with pytest.raises(TypeError, match="ValueError and no handler"):
+        succeed(1).catch(ValueError)
+
+
+@pytest.mark.parametrize("on", [None, "pool"])
+def test_an_error_in_an_error_handler_keeps_the_one_before(on, pool):
+    """As in an except clause, in its ``__context__``."""
+    first = KeyError("first")
+    root = fail(first)
+    stages = [
+        root.catch(lambda error: 1 / 0, on=pool if on else None),
+        root.then(None, lambda error: 1 / 0, on=pool if on else None),
+        fail(first).addErrback(lambda failure: 1 / 0),
+    ]
+    for stage in stages:
+        assert stage.exception(10).__context__ is first
+
+
+def test_a_callable_that_answers_no_question():
+    """A function whose attributes raise is called all the same, and its stage is settled."""
+
+    class Sulking:
+        def __call__(self, value):
+            return value + 1
+
+        def __getattribute__(self, name):
+            raise RuntimeError(name)
+
+    root = Future()
+    inner = Future()
+    stages = [root.then(Sulking()), root.then(Sulking(), lambda error: None), root.addCallback(Sulking())]
+    waiting = root.then(lambda _: inner.then(Sulking()))
+    root.set_result(1)
+    inner.set_result(1)
+    assert [stage.result(0) for stage in (*stages, waiting)] == [2] * 4

@@ -66,3 +66,16 @@ def test_a_finally_on_a_pool_that_is_cancelled(pool):
     source.finally_(lambda: seen.set_result("cleaned"), on=pool).cancel()
 
     assert seen.result(10) == "cleaned"
+
+
+def test_a_callable_that_will_not_tell_its_name():
+    """It is called by the name of its class."""
+
+    class Sulking:
+        def __call__(self, value):
+            return value
+
+        def __getattr__(self, name):
+            raise RuntimeError(name)
+
+    assert label(Sulking()) == "Sulking"

@@ -374,3 +374,26 @@ def test_shutdown_with_cancel_while_callbacks_run():
     pool.shutdown(cancel_futures=True)
 
     assert seen == [True]
+
+
+def test_an_exception_that_cannot_travel_back_fails_its_own_stage(processes):
+    """The pool stays whole, and the error names the stage and the exception."""
+    error = processes.submit(work.raise_two_arguments).exception(30)
+    assert isinstance(error, StagePicklingError)
+    assert "raise_two_arguments raised TwoArguments: 1" in str(error)
+    assert processes.submit(abs, -1).result(30) == 1
+
+
+def test_any_error_of_pickling_is_explained(processes):
+    """Whatever class it has."""
+    error = processes.submit(abs, work.Unwilling()).exception(30)
+    assert isinstance(error, StagePicklingError)
+    assert "RuntimeError" in repr(error.__cause__)
+
+
+def test_a_broken_pool_is_nobodys_stage():
+    """All its futures share that error, so it gets no note of one of them."""
+    with ProcessPoolExecutor(1) as pool:
+        error = pool.submit(work.die).exception(30)
+    assert isinstance(error, BrokenProcessPool)
+    assert getattr(error, "__notes__", []) == []

@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import work
 from futurechain import Future, ProcessPoolExecutor, ThreadPoolExecutor, ensure_future, fail, gather, succeed
+from futurechain.errors import LostFutureError
 
 
 @pytest.fixture(autouse=True)
@@ -229,3 +231,37 @@ def test_the_end_of_the_interpreter_is_no_failure():
     program = "from futurechain import Future; f = Future(); g = f.then(print); g.catch(print)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("", "")
+
+
+def test_a_lost_future_is_reported_at_the_end_of_its_chain(caplog):
+    """Once, with the stages behind it; and not at all if somebody looked there."""
+    last = Future().then(work.double).then(str)
+    assert isinstance(last.exception(10), LostFutureError)
+    del last
+    gc.collect()
+    assert caplog.records == []
+
+    Future().then(work.double).then(str)
+    gc.collect()
+    wait_until(lambda: caplog.records)
+    (record,) = caplog.records
+    assert "stage double > str" in record.getMessage()
+
+
+def test_ctrl_c_that_is_raised_is_not_reported(caplog):
+    """The main thread gets it; that is enough."""
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        succeed(1).then(interrupted)
+    gc.collect()
+    assert caplog.records == []
+
+
+def wait_until(condition):
+    """Wait for what a callback thread does."""
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)

@@ -171,3 +171,11 @@ def test_without_tenacity(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ImportError, match="futurechain\\[retry\\]"):
         retry(int, policy=None)
+
+
+def test_only_policies_of_calls_are_taken():
+    """Those for coroutines of an event loop, and what is no executor, are refused at the call."""
+    with pytest.raises(TypeError, match="Retrying"):
+        retry(Flaky(1), policy=tenacity.AsyncRetrying())
+    with pytest.raises(TypeError, match="executor"):
+        retry(Flaky(1), policy=policy(), on=3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import subprocess
 import sys
 import threading
 import weakref
@@ -154,7 +155,7 @@ def test_combinations_and_returned_futures():
             future.set_result(5)
 
     spans = by_name(t)
-    whole = next(span for span in t.spans() if span.name == "pass")
+    whole = spans["gather"]
     assert set(whole.parents) == {spans["first"].number, spans["second"].number}
     assert spans["neg"].number in spans["<lambda>"].parents
 
@@ -173,7 +174,8 @@ def test_a_coroutine_is_one_stage():
         start.set_result(None)
 
     (span,) = t.spans()
-    assert (span.state, span.detail) == ("returned", "int")
+    assert (span.name, span.state, span.detail) == ("walk", "returned", "int")
+    assert span.started is not None
 
 
 def test_traces_may_overlap():
@@ -305,3 +307,23 @@ def test_waiting_for_a_returned_future_is_not_running():
 
     spans = by_name(t)
     assert spans["wait"].returned < spans["first"].started < spans["wait"].settled
+
+
+def test_a_trace_that_was_never_on():
+    """To save it is a mistake, and is told."""
+    with pytest.raises(RuntimeError, match="with trace"):
+        trace().save("x.html")
+
+
+def test_watching_may_begin_before_the_first_future():
+    """Whoever watches before anything else of the package was used misses nothing."""
+    program = (
+        "import futurechain as fc\n"
+        "fc.debug()\n"
+        "with fc.trace() as t:\n    fc.succeed(1).then(str).then(len)\n"
+        "print([span.name for span in t.spans()])\n"
+        "fc.succeed(1).then(lambda n: n / 0)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "['str', 'len']\n"
+    assert "attached at <string>:6" in run.stderr

@@ -73,3 +73,20 @@ def raise_falsy(*_):
 
 def recover(error):
     return f"recovered from {type(error).__name__}"
+
+
+class TwoArguments(Exception):
+    """It pickles, and cannot be built anew from that."""
+
+    def __init__(self, first, second):
+        super().__init__(first)
+        self.second = second
+
+
+def raise_two_arguments(*_):
+    raise TwoArguments(1, 2)
+
+
+class Unwilling:
+    def __reduce__(self):
+        raise RuntimeError("not me")

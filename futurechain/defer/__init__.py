@@ -29,6 +29,8 @@ What differs from Twisted
   is not callable are a ``TypeError`` at once; None in the place of a callback passes the result on.
 * ``pause()`` holds up the next callback, also when a callback calls it, but never another Deferred's callbacks; an
   ``unpause()`` too many has no effect.
+* Without reactor and logging there is no ``setDebugging``, ``logError``, ``DeferredFilesystemLock``; a `Failure` has no
+  ``frames`` and ``stack``; a `Deferred` does not show its ``callbacks``.
 * ``addTimeout()`` needs no clock; its error is the built-in ``TimeoutError``. `CancelledError` is that of
   ``concurrent.futures``, and is not reported when nobody handles it. Other errors are, to the logger ``futurechain``.
 """

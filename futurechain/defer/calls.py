@@ -6,7 +6,7 @@ import concurrent.futures as cf
 import functools
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
@@ -61,7 +61,9 @@ def _is_waitable(value: Any) -> bool:
     return issubclass(type(value), (Deferred, cf.Future, types.CoroutineType))
 
 
-def inlineCallbacks(fn: Callable[P, Any]) -> Callable[P, Deferred[Any]]:
+def inlineCallbacks(
+    fn: Callable[P, Generator[Any, Any, T] | Coroutine[Any, Any, T]],
+) -> Callable[P, Deferred[T]]:
     """Turn a generator function, or an ``async def`` function, into one that returns a `Deferred`.
 
     Each Deferred that it yields (or awaits) pauses it without holding a thread; its result comes back in, its error is
@@ -75,7 +77,7 @@ def inlineCallbacks(fn: Callable[P, Any]) -> Callable[P, Deferred[Any]]:
         raise TypeError(f"inlineCallbacks() decorates a generator function or an async function, not {fn!r}")
 
     @functools.wraps(fn)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Deferred[Any]:
+    def call(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         coroutine: Any = fn(*args, **kwargs)
         if isinstance(coroutine, types.GeneratorType) or inspect.iscoroutine(coroutine):
             return Runner(coroutine).start()

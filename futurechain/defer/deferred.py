@@ -128,7 +128,8 @@ class Deferred(Awaitable[T]):
 
         Args:
             timeout: seconds from now.
-            clock: an object with Twisted's ``callLater(seconds, fn)``; by default the library's own timers.
+            clock: an object with Twisted's ``callLater(seconds, fn)``, or a `ManualClock`; by default the library's
+                own timers.
             onTimeoutCancel: called as ``onTimeoutCancel(outcome, timeout)`` if the time was up; what it returns goes
                 on. By default a cancellation becomes a ``TimeoutError``.
 
@@ -518,8 +519,12 @@ class _Expiry:
         if clock is None:
             self.withdraw = call_later(self.seconds, crew.run, self.expire).cancel
         else:
-            call = clock.callLater(self.seconds, self.expire)
-            self.withdraw = lambda: call.active() and call.cancel()
+            later = getattr(clock, "callLater", None)
+            if later is None:  # a clock of this library
+                self.withdraw = clock.call_later(self.seconds, self.expire).cancel
+            else:
+                call = later(self.seconds, self.expire)
+                self.withdraw = lambda: call.active() and call.cancel()
 
     def expire(self) -> None:
         """Cancel the Deferred, if its callbacks up to here have not ended before."""
@@ -555,7 +560,11 @@ def _to_timeout_error(outcome: Any, seconds: float) -> Any:
 
 
 def _failure_of(error: Failure | BaseException | None) -> Failure:
-    return error if isinstance(error, Failure) else Failure(error)
+    if error is None or isinstance(error, BaseException):
+        return Failure(error)
+    if isinstance(error, Failure):
+        return error
+    raise TypeError(f"errback() and fail() want an exception or a Failure, not {error!r}")
 
 
 def succeed(result: T) -> Deferred[T]:

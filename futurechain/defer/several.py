@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures as cf
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -41,7 +42,7 @@ class DeferredList(Deferred[Any]):
         consumeErrors: bool = False,
     ) -> None:
         super().__init__()
-        self._sources = [ensureDeferred(one) for one in deferredList]
+        self._sources = _each("DeferredList()", deferredList)
         self.resultList: list[Any] = [None] * len(self._sources)
         self.fireOnOneCallback = fireOnOneCallback
         self.fireOnOneErrback = fireOnOneErrback
@@ -78,6 +79,13 @@ class DeferredList(Deferred[Any]):
             _cancel_each(self._sources)
 
 
+def _each(name: str, deferreds: Any) -> list[Deferred[Any]]:
+    """Return the Deferreds of a list of anything that can be waited for."""
+    if isinstance(deferreds, (Deferred, cf.Future)) or not isinstance(deferreds, Iterable):
+        raise TypeError(f"{name} wants a list of Deferreds, not {deferreds!r}")
+    return [ensureDeferred(one) for one in deferreds]
+
+
 def _cancel_each(deferreds: Iterable[Deferred[Any]]) -> None:
     for one in deferreds:
         try:
@@ -112,7 +120,7 @@ def race(ds: Iterable[Any]) -> Deferred[tuple[int, Any]]:
     Raises:
         TypeError: if something in the list is none of these.
     """
-    sources = [ensureDeferred(one) for one in ds]
+    sources = _each("race()", ds)
     if not sources:
         return fail(ValueError("race() of nothing would never have a result: give it one Deferred at least"))
     runners = _Race(sources)

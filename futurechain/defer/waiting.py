@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from threading import RLock
-from typing import Any, ParamSpec, Self
+from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from futurechain.defer.calls import maybeDeferred
 from futurechain.defer.deferred import Deferred, succeed
@@ -16,6 +16,8 @@ from futurechain.defer.errors import QueueOverflow, QueueUnderflow
 __all__ = ["DeferredLock", "DeferredQueue", "DeferredSemaphore"]
 
 P = ParamSpec("P")
+
+T = TypeVar("T")
 
 
 class _ConcurrencyPrimitive:
@@ -111,7 +113,7 @@ class DeferredSemaphore(_ConcurrencyPrimitive):
         super().__init__(tokens)
 
 
-class DeferredQueue:
+class DeferredQueue(Generic[T]):
     """A queue whose ``get()`` returns a Deferred.
 
     Args:
@@ -126,7 +128,7 @@ class DeferredQueue:
         self.waiting: deque[Deferred[Any]] = deque()
         self._guard = RLock()
 
-    def put(self, obj: Any) -> None:
+    def put(self, obj: T) -> None:
         """Add an object; whoever waits longest gets it, and its callbacks run in this thread.
 
         Raises:
@@ -146,7 +148,7 @@ class DeferredQueue:
             self.pending.append(obj)
             return None
 
-    def get(self) -> Deferred[Any]:
+    def get(self) -> Deferred[T]:
         """Return a Deferred of the next object; cancelling it withdraws the request.
 
         Raises:

@@ -213,9 +213,14 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=1, help="the same seed fails on the same poems (%(default)s)")
     parser.add_argument(
-        "--trace", type=_trace_file, metavar="FILE", help="write a timeline: a page (.html), or for Perfetto (.json)"
+        "--trace",
+        type=_trace_file,
+        metavar="FILE",
+        help="write a timeline: a page (.html), or for Perfetto (.json)",
     )
-    parser.add_argument("--down", type=int, default=0, metavar="N", help="the first N servers are down (%(default)s)")
+    parser.add_argument(
+        "--down", type=_count, default=0, metavar="N", help="the first N servers are down (%(default)s)"
+    )
     return parser
 
 
@@ -237,6 +242,13 @@ def _trace_file(text: str) -> Path:
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"wants a name in a folder that exists, not {text}")
     return path
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"wants a number that is not negative, not {text}")
+    return number
 
 
 def _share(text: str) -> float:

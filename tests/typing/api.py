@@ -169,8 +169,10 @@ async def walk_async(url: str) -> int:
 
 
 def coroutines() -> None:
-    walk("x")
-    walk_async("x")
+    assert_type(walk("x"), Future[int])
+    assert_type(walk_async("x"), Future[int])
+    assert_type(race(succeed(1), succeed("a")), Future[int | str])
+    assert_type(first(succeed(1), succeed("a")), Future[int | str])
     assert_type(ensure_future(succeed(1)), Future[int])
     assert_type(ensure_future(count([])), Future[int])
     assert_type(ensure_future(count([]), on=INLINE), Future[int])
