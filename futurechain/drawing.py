@@ -126,7 +126,7 @@ def _name_of(future: Any) -> str:
         kind = type(parent).__name__
         return _WORDS.get(kind, kind.strip("_").lower()) if type(future) is not Hop else label(plan)
     kind = type(plan).__name__
-    if issubclass(type(plan), Plan):
+    if plan is not None and issubclass(type(plan), Plan):
         word = _WORDS.get(kind, "")
         name = getattr(plan, "name", "") or (label(plan) if plan.handlers() else "")
         name = name.rsplit(".", 1)[-1]

@@ -200,7 +200,7 @@ def label(fn: Any) -> str:
     A callable that raises when it is asked for its name is called by the name of its class.
     """
     if issubclass(type(fn), Plan):
-        return fn.title()
+        return str(fn.title())
     try:
         name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
         if name is None and hasattr(fn, "func"):

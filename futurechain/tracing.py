@@ -173,9 +173,12 @@ class _Name:
     __slots__ = ("may_be_skipped", "text")
 
     def __init__(self, fn: Any) -> None:
-        known = isinstance(fn, _Name)
-        self.text: str = fn.text if known else label(fn)
-        self.may_be_skipped: bool = fn.may_be_skipped if known else not issubclass(type(fn), Plan) or bool(fn.handlers())
+        if type(fn) is _Name:
+            self.text: str = fn.text
+            self.may_be_skipped: bool = fn.may_be_skipped
+        else:
+            self.text = label(fn)
+            self.may_be_skipped = not issubclass(type(fn), Plan) or bool(fn.handlers())
 
 
 def _text(failure: Failure) -> tuple[str, str]:
