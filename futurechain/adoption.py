@@ -17,7 +17,7 @@ from typing import Any
 
 from futurechain.dispatch import later
 from futurechain.failure import Failure
-from futurechain.links import PENDING, UNCLAIMED, Forwarded, attach, claim, detach
+from futurechain.links import PENDING, UNCLAIMED, Bell, Forwarded, Waiter, attach, claim, detach, withdraw
 from futurechain.outcomes import publish
 from futurechain.plans import Callbacks
 from futurechain.run import here
@@ -35,12 +35,18 @@ MOST_FORWARDED = 4
 
 
 def resolve(stage: Any, value: Any) -> Any:
-    """Return the outcome that `value`, returned by a handler, stands for; PENDING if the stage now waits for it."""
+    """Return the outcome that `value`, returned by a handler, stands for; PENDING if the stage now waits for it.
+
+    Never raises. The link of the stage may be another one afterwards.
+    """
     kind = type(value)  # not isinstance(value, ...): a proxy would run code of its own
-    if issubclass(kind, cf.Future):
-        return _adopt(stage, value if isinstance(value, StandardFuture) else later("wrap_future")(value))
-    if kind is types.CoroutineType:
-        return _adopt(stage, later("ensure")(value, stage._home.home))
+    try:
+        if issubclass(kind, cf.Future):
+            return _adopt(stage, value if issubclass(kind, StandardFuture) else later("wrap_future")(value))
+        if kind is types.CoroutineType:
+            return _adopt(stage, later("ensure")(value, stage._home.home))
+    except BaseException as error:  # somebody else's future may do anything
+        return Failure(error)
     return value
 
 
@@ -54,19 +60,38 @@ def _adopt(stage: Any, inner: Any) -> Any:
         inner._heard()
         return outcome
     stage._parent = inner._anchor()
-    # looked at after the store: of two threads that close a ring, one sees it
-    if inner is stage or (inner._parent is not None and waits_for(inner, stage)):
-        stage._parent = None
-        return Failure(TypeError(f"{inner!r} was returned by a stage that it waits for itself: a cycle"))
+    if _is_ring(stage, inner):
+        return _ring(stage, inner)
     entry: Any
     if not stage._link or _is_forwardable(stage._link):
         entry = _forward(stage, inner)
     else:
         entry = Adopt(stage)
         stage._link.insert(0, UNCLAIMED)
-    if attach(inner, entry) or not claim(stage):
+    if attach(inner, entry):
+        # looked at again after attaching: of two threads that close a ring, the last one sees the other's entry
+        if _is_ring(stage, inner) and claim(stage):
+            detach(inner, entry)
+            return _ring(stage, inner)
         return PENDING
+    if not claim(stage):
+        return PENDING
+    inner._heard()
     return inner._outcome
+
+
+def _is_ring(stage: Any, inner: Any) -> bool:
+    """Tell whether `inner` waits for `stage`; without anything that depends on `stage`, it does not."""
+    return inner is stage or (inner._parent is not None and _has_dependents(stage) and waits_for(inner, stage))
+
+
+def _has_dependents(stage: Any) -> bool:
+    return any(held is not UNCLAIMED and (held or not isinstance(held, dict)) for held in tuple(stage._link or ()))
+
+
+def _ring(stage: Any, inner: Any) -> Failure:
+    stage._parent = None
+    return Failure(TypeError(f"{inner!r} was returned by a stage that it waits for itself: a cycle"))
 
 
 def _is_forwardable(link: list[Any]) -> bool:
@@ -76,15 +101,44 @@ def _is_forwardable(link: list[Any]) -> bool:
 
 
 def _forward(stage: Any, inner: Any) -> WeakAdopt:
-    """Let those who wait for `stage` wait for `inner` instead, so that a long recursion stays short."""
+    """Let those who wait for `stage` wait for `inner` instead, so that a long recursion stays short.
+
+    Whoever else came in meanwhile goes to the new link.
+    """
     old, stage._link = stage._link, [UNCLAIMED, Forwarded()]
-    while (held := _pop(old)) is not None:
-        for entry in _flat((held,)):
-            if isinstance(entry, (Adopt, WeakAdopt)):
-                _move(entry, inner)
-            elif isinstance(entry, StandardFuture) and not attach(stage, entry):
-                entry._start_after(stage)
+    for entry in _drain(old):
+        if isinstance(entry, (Adopt, WeakAdopt)):
+            _move(entry, inner)
+        elif isinstance(entry, (Waiter, Bell)):
+            _wait_again(stage, entry)
+        elif attach(stage, entry):
+            continue
+        elif isinstance(entry, StandardFuture):
+            entry._start_after(stage)
+        else:
+            _fire(entry, stage)
     return _adopt_weakly(stage, inner)
+
+
+def _drain(link: list[Any]) -> Iterator[Any]:
+    """Empty a link that nobody adds to any more; each entry comes out of it once, for us or for who takes it back."""
+    while (held := _pop(link)) is not None:
+        if isinstance(held, dict):
+            for key in list(held):
+                entry = held.pop(key, None)
+                if entry is not None:
+                    yield entry
+        else:
+            yield held
+
+
+def _wait_again(stage: Any, waiter: Any) -> None:
+    """Put a waiter to the front of the link of `stage`, or wake it if it is too late."""
+    while (link := stage._link) is not None:
+        link.insert(0, waiter)
+        if stage._link is link or not withdraw(link, waiter):
+            return
+    waiter.fire(stage, stage._outcome)
 
 
 def _flat(link: tuple[Any, ...]) -> Iterator[Any]:

@@ -12,39 +12,57 @@ from futurechain.errors import CancelledError
 from futurechain.failure import Failure
 from futurechain.links import PENDING, claim, detach
 from futurechain.plans import Plan
+from futurechain.run import here
 from futurechain.settling import settle
 from futurechain.standard import StandardFuture
 
-__all__ = ["expire", "give_up", "release"]
+__all__ = ["expire", "give_up", "let_go", "release"]
 
 def give_up(future: Any, failure: Failure) -> None:
     """Settle `future` (claimed) with `failure`, and cancel upward what nobody else consumes."""
-    while True:
-        parent, plan, shielded = parent_of(future), future._fn, future._shielded
-        settle(future, failure)
-        abandoned = release(parent, future, shielded=shielded)
-        if issubclass(type(plan), Plan) and parent is not None:
-            future._clean_up(plan)
-        if abandoned is None:
-            return
-        future, failure = abandoned, Failure(CancelledError())
+    run = here.run
+    run.depth += 1  # so that an interrupt, or what is put off, waits until all of it is done
+    try:
+        claimed = _give_up_one(future, failure)
+        while claimed:
+            claimed += _give_up_one(claimed.pop(), Failure(CancelledError()))
+    finally:
+        run.depth -= 1
+        future = None
+    if not run.depth:
+        run.leave()
 
 
-def release(parent: Any, child: Any, *, shielded: bool = False) -> Any:
-    """Let `child` no longer wait for `parent`; the parent, claimed, if nobody consumes it any more, else None."""
+def _give_up_one(future: Any, failure: Failure) -> list[Any]:
+    """Settle one; what it waited for and nobody else consumes, claimed."""
+    parent, plan, shielded = parent_of(future), future._fn, future._shielded
+    settle(future, failure)
+    claimed = release(parent, future, shielded=shielded)
+    if issubclass(type(plan), Plan):
+        future._clean_up(plan)
+    return claimed
+
+
+def let_go(parent: Any, child: Any) -> None:
+    """Let the entry or stage `child` no longer wait for `parent`; cancel that if nobody else consumes it."""
+    for claimed in release(parent, child):
+        give_up(claimed, Failure(CancelledError()))
+
+
+def release(parent: Any, child: Any, *, shielded: bool = False) -> list[Any]:
+    """Let `child` no longer wait for `parent`; what nobody consumes any more, claimed: to be given up by the caller."""
     if parent is None:
-        return None
+        return []
     if not isinstance(parent, StandardFuture):
-        parent.abandon(child)
-        return None
+        return parent.abandon(child) or []
     detach(parent, child)
     if shielded or parent._is_consumed():
-        return None
+        return []
     if _claim_waiting(parent):
-        return parent
+        return [parent]
     if parent._outcome is PENDING:
         parent.__dict__["_unwanted"] = True  # left to end; how it ends is of no interest any more
-    return None
+    return []
 
 
 def _claim_waiting(future: Any) -> bool:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar, cast, overload
 
-from futurechain.cancelling import give_up, release
-from futurechain.errors import CancelledError, LostFutureError
+from futurechain.cancelling import let_go, release
+from futurechain.errors import LostFutureError
 from futurechain.failure import Failure
 from futurechain.foreign import wrap_future
 from futurechain.future import INLINE, Future, Local, succeed
@@ -57,21 +57,23 @@ class _Group:
 
     def start(self) -> Future[Any]:
         """Attach to everything; the combination."""
-        whole = self.whole
+        whole, distinct = self.whole, self.distinct
         if watch.on:
-            watch.attached(whole, tuple(self.distinct))
-        for source in self.distinct:
+            watch.attached(whole, tuple(distinct))
+        for source in distinct:
             link = source._link
             if link is not None and len(link) == 1:  # what `attach` does, in place
                 link.append(self)
                 if source._link is link or not withdraw(link, self):
                     continue
-            source._heard()
-            if not attach(source, self, guarded=False) and self.fire(source, source._outcome) is not None:
-                carry_on(whole)
-            if whole._outcome is not PENDING:
-                self._take_back()  # decided already, and not all were attached then
-                break
+            if not attach(source, self, guarded=False):
+                source._heard()
+                if self.fire(source, source._outcome) is not None:
+                    carry_on(whole)
+                if whole._outcome is not PENDING:
+                    break
+        if whole._outcome is not PENDING:  # perhaps it was decided before everything was attached
+            _take_back(distinct, self)
         return cast("Future[Any]", whole)
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:  # modules may be gone then
@@ -102,7 +104,7 @@ class _Group:
         if watch.on:
             watch.settled(whole, outcome)
         if self.left:
-            self._take_back()
+            _take_back(self.distinct, self)
         self.futures, self.distinct = (), ()
         return whole
 
@@ -112,15 +114,15 @@ class _Group:
         """Return what the combination waits for."""
         return list(self.distinct)
 
-    def abandon(self, child: Any) -> None:
-        """Take all entries back, and cancel what nobody else consumes."""
-        self._take_back()
+    def abandon(self, child: Any) -> list[Any]:
+        """Take all entries back; what nobody else consumes, claimed."""
+        return [claimed for source in self.distinct for claimed in release(source, self)]
 
-    def _take_back(self) -> None:
-        for source in self.distinct:
-            parent = release(source, self)
-            if parent is not None:
-                give_up(parent, Failure(CancelledError()))
+
+def _take_back(sources: Sequence[Any], group: _Group) -> None:
+    """Take the entries of `group` back, and cancel what nobody else consumes."""
+    for source in sources:
+        let_go(source, group)
 
 
 class _All(_Group):
@@ -197,11 +199,13 @@ class _Some(_Group):
         return super().fire(future, outcome)
 
     def arrive(self, outcome: Any) -> Any:
+        if self.whole._outcome is not PENDING:
+            return PENDING
         if type(outcome) is not Failure:
             found = self.found[: self.wanted]
             return PENDING if len(found) < self.wanted else found[0] if self.single else found
         futures = self.futures
-        if len(futures) - len(self.failed) >= self.wanted:
+        if not futures or len(futures) - len(self.failed) >= self.wanted:
             return PENDING
         errors = [future._outcome.value for future in futures if type(future._outcome) is Failure]
         text = f"{self.wanted} of {len(futures)} futures were to succeed, and cannot any more"
@@ -235,7 +239,8 @@ def gather(*futures: cf.Future[T], return_exceptions: bool) -> Future[tuple[T | 
 def gather(*futures: cf.Future[Any], return_exceptions: bool = False) -> Future[Any]:
     """Return a future of all results, in order, as a tuple.
 
-    Fails with the first error; what nobody else consumes is cancelled then. Linear in the number of futures.
+    Fails with the first error; what nobody else consumes is cancelled then. Linear in the number of futures. It keeps
+    them alive meanwhile, a bare one too that its producer has dropped: give that a `timeout` if this can happen.
 
     Args:
         futures: any futures.

@@ -22,6 +22,7 @@ from contextvars import copy_context
 from typing import Any, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from futurechain.adoption import resolve, waits_for
+from futurechain.cancelling import let_go
 from futurechain.dispatch import Home, home_of
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
@@ -57,10 +58,12 @@ def returnValue(value: object) -> NoReturn:
 class _Runner(Plan):
     """Advances one coroutine; the plan of its future."""
 
-    __slots__ = ("baton", "context", "is_generator", "name", "target")
+    __slots__ = ("awaited", "baton", "context", "is_generator", "name", "target")
 
     def __init__(self, coroutine: Any, home: Home) -> None:
         self.baton = [coroutine]
+        self.awaited: Any = None
+        """What it waits for, as long as it has the baton back."""
         self.context = copy_context()
         self.is_generator = isinstance(coroutine, types.GeneratorType)
         self.name = getattr(coroutine, "__qualname__", "coroutine")
@@ -85,7 +88,15 @@ class _Runner(Plan):
         """Throw the cancellation in, if the coroutine waits; a step that runs will do it itself."""
         coroutine = self._take()
         if coroutine is not None:
+            awaited, self.awaited = self.awaited, None
+            if awaited is not None:
+                let_go(awaited, self.target)
             self._run(self._clean_up, coroutine)
+
+    def _is_over(self) -> bool:
+        """Tell whether somebody has begun to settle the coroutine's future: it was cancelled."""
+        link = self.target._link
+        return link is None or UNCLAIMED not in link
 
     # -- as an entry of the awaited future --
 
@@ -146,16 +157,16 @@ class _Runner(Plan):
             outcome = self._await(yielded)
             if outcome is not PENDING:
                 continue
+            awaited = self.awaited
             self.baton.append(coroutine)  # from here on others may go on with it
-            awaited: Any = self.target._parent
-            if self.target._outcome is PENDING and attach(awaited, self):
-                if self.target._outcome is not PENDING:
+            if not self._is_over() and attach(awaited, self):
+                if self._is_over():
                     self.cancelled(None)  # cancelled in between, when the baton was ours
                 return None
             coroutine = self._take()
             if coroutine is None:
                 return None
-            if self.target._outcome is not PENDING:
+            if self._is_over():
                 self._clean_up(coroutine)
                 return None
             outcome = awaited._outcome
@@ -192,9 +203,9 @@ class _Runner(Plan):
         future._heard()
         if future._outcome is not PENDING:
             return future._outcome
-        self.target._parent = future
+        self.target._parent = self.awaited = future
         if waits_for(future, self.target):
-            self.target._parent = None
+            self.target._parent = self.awaited = None
             return Failure(TypeError(f"{self.name} waits for a future that waits for it: a cycle"))
         return PENDING
 

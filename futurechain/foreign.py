@@ -12,12 +12,12 @@ from futurechain import crew, report
 from futurechain.errors import LostFutureError
 from futurechain.failure import Failure
 from futurechain.future import INLINE, Future, Local
-from futurechain.links import PENDING, UNCLAIMED, claim
+from futurechain.links import PENDING, UNCLAIMED, claim, withdraw
 from futurechain.outcomes import outcome_of, publish
 from futurechain.plans import Named
 from futurechain.settling import carry_on, settle
 
-__all__ = ["Foreign", "relay", "wrap_future"]
+__all__ = ["Foreign", "wrap_future"]
 
 T = TypeVar("T")
 
@@ -62,32 +62,41 @@ def wrap_future(future: cf.Future[T]) -> Future[T]:
         asyncio = type(future).__module__.endswith("asyncio")
         hint = ": an asyncio future is awaited in its loop, and settles one of ours from there" if asyncio else ""
         raise TypeError(f"wrap_future() wants a concurrent.futures.Future, not {future!r}{hint}")
-    ours: Any = Local()
-    ours._fn, ours._home, ours._parent = Named("wrap_future"), INLINE._home.at(1), Foreign(future)
-    ours._link, ours._outcome = [UNCLAIMED], PENDING
-    relay(future, ours)
+    relay = future.__dict__.setdefault("_futurechain_relay", fresh := _Relay())
+    ours: Any = relay.adopt(future)
+    if relay is fresh:
+        future.add_done_callback(relay)
+    elif future.done():
+        relay(future)
     return cast("Future[T]", ours)
 
 
-def relay(foreign: cf.Future[Any], ours: Any) -> None:
-    """Settle `ours` as soon as `foreign` is settled, or lost."""
-    foreign.add_done_callback(_Relay(ours))
-
-
 class _Relay:
-    """A done callback of a foreign future, which notices when it is dropped uncalled."""
+    """A done callback of a foreign future, for all who adopt that; it notices when the future is dropped unsettled."""
 
     __slots__ = ("_ours",)
 
-    def __init__(self, ours: Any) -> None:
-        self._ours = [ours]
-        """One element; whoever pops it settles the future."""
+    def __init__(self) -> None:
+        self._ours: list[Any] = []
+        """The futures that stand for it, one as a rule; whoever pops one settles it."""
+
+    def adopt(self, foreign: cf.Future[Any]) -> Any:
+        """Return the future that stands for `foreign`; another one, if that was cancelled."""
+        for one in tuple(self._ours):
+            if one._outcome is PENDING:
+                return one
+            withdraw(self._ours, one)
+        ours: Any = Local()
+        ours._fn, ours._home, ours._parent = Named("wrap_future"), INLINE._home.at(1), Foreign(foreign)
+        ours._link, ours._outcome = [UNCLAIMED], PENDING
+        self._ours.append(ours)
+        return ours
 
     def __call__(self, foreign: cf.Future[Any]) -> None:
-        ours = self._take()
-        if ours is not None and claim(ours):
-            publish(ours, outcome_of(foreign))
-            crew.run(partial(carry_on, ours))
+        while (ours := self._take()) is not None:
+            if claim(ours):
+                publish(ours, outcome_of(foreign))
+                crew.run(partial(carry_on, ours))
 
     def _take(self) -> Any:
         try:
@@ -96,8 +105,9 @@ class _Relay:
             return None
 
     def __del__(self) -> None:
-        ours = self._take()
-        if ours is not None and claim(ours):
-            error = LostFutureError("the foreign future it stands for was dropped without being settled")
-            report.rescue(partial(settle, ours, Failure(error)))
-
+        while (ours := self._take()) is not None:
+            if claim(ours):
+                if not ours._is_consumed():
+                    ours.__dict__["_unwanted"] = True  # nothing depends on it: it is nobody's failure
+                error = LostFutureError("the foreign future it stands for was dropped without being settled")
+                report.rescue(partial(settle, ours, Failure(error)))

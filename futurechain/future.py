@@ -241,7 +241,10 @@ class Future(StandardFuture[T]):
             return self.addCallbacks(callback, None, args, kwargs)
         child: Any = Callback_()
         child._fn = callback
-        return _append(self, child)  # type: ignore[no-any-return]
+        try:
+            return _append(self, child)  # type: ignore[no-any-return]
+        finally:
+            del child  # no cycle: a traceback may keep this frame
 
     @overload
     def addErrback(self, errback: None) -> Future[T]: ...
@@ -367,7 +370,8 @@ class Future(StandardFuture[T]):
     def _clean_up(self, plan: Plan) -> None:
         """Do what is left to do when this stage was cancelled before its turn."""
         if type(plan) is Finally:
-            _attach(succeed(None), _detached(plan.fn, self._home))
+            if not plan.begun:
+                _attach(succeed(None), _detached(plan.fn, self._home))
         else:
             plan.cancelled(self._home)
 
@@ -569,8 +573,11 @@ class InlineExecutor(cf.Executor):
             TypeError: if `fn` is missing or not callable.
         """
         task = new_task(Stage(), fn, self._home.at(1))
-        task._execute((fn, args, kwargs))
-        return cast("Future[T]", task)
+        try:
+            task._execute((fn, args, kwargs))
+            return cast("Future[T]", task)
+        finally:
+            del task
 
     def __repr__(self) -> str:
         return "INLINE"
@@ -673,11 +680,14 @@ def _append(future: Any, child: Any) -> Any:
         if attach(end, child, guarded=False):
             return child
     run = here.run
-    if run.depth > DEEPEST:
-        run.queue.append(partial(start, child, end))
-    else:
-        start(child, end)
-    return child
+    try:
+        if run.depth > DEEPEST:
+            run.queue.append(partial(start, child, end))
+        else:
+            start(child, end)
+        return child
+    finally:
+        del child, end
 
 
 def _attach(parent: Any, child: Any) -> Any:
@@ -692,14 +702,17 @@ def _attach(parent: Any, child: Any) -> Any:
 
 
 def _connect(parent: Any, child: Any) -> Any:
-    if attach(parent, child, guarded=False):
+    try:
+        if attach(parent, child, guarded=False):
+            return child
+        run = here.run
+        if run.depth and child._home.local:
+            run.queue.append(partial(start, child, parent))
+        else:
+            start(child, parent)
         return child
-    run = here.run
-    if run.depth and child._home.local:
-        run.queue.append(partial(start, child, parent))
-    else:
-        start(child, parent)
-    return child
+    finally:
+        del parent, child  # no cycle: a traceback may keep this frame
 
 
 def _begin(place: Any, fn: Any, run: Run, errors: Any, values: Any = None) -> Future[Any]:
@@ -718,8 +731,11 @@ def _begin(place: Any, fn: Any, run: Run, errors: Any, values: Any = None) -> Fu
     finally:
         run.depth = 0
         outcome = None
-    run.leave()
-    return cast("Future[Any]", child)
+    try:
+        run.leave()
+        return cast("Future[Any]", child)
+    finally:
+        del child
 
 
 def _detached(fn: Any, place: Any) -> Any:
@@ -741,7 +757,7 @@ def _watched_then(self: Any, on_result: Any = None, on_error: Any = None, *, on:
         if on_result is None:
             return _attach(self, _new(Local, Plan(), place.next or place.grow()))
         child: Any = Watched()  # as in `then`
-        child._fn, child._home = on_result, place.next or place.grow()
+        child._fn, child._home, child._record = on_result, place.next or place.grow(), None
         child._outcome, child._parent = PENDING, self._anchor()
         own = child._link = [UNCLAIMED, None]
         del own[1]

@@ -11,9 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any
 
-from futurechain.cancelling import give_up, release
-from futurechain.errors import CancelledError
-from futurechain.failure import Failure
+from futurechain.cancelling import let_go
 from futurechain.links import attach
 
 __all__ = ["foreign_driver"]
@@ -53,9 +51,7 @@ class _Wake:
 
 def _leave(future: Any, entry: _Wake) -> None:
     """Stop waiting; cancel the future if nobody else consumes it."""
-    parent = release(future, entry)
-    if parent is not None:
-        give_up(parent, Failure(CancelledError()))
+    let_go(future, entry)
 
 
 def _wait_in_asyncio(future: Any) -> Generator[Any, Any, None]:

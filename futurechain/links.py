@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from _thread import LockType, allocate_lock
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from threading import TIMEOUT_MAX, Condition
 from typing import Any, final
 
@@ -50,6 +51,7 @@ __all__ = [
     "consumers",
     "detach",
     "entries",
+    "is_consumed",
     "withdraw",
 ]
 
@@ -193,6 +195,24 @@ def consumers(future: Any) -> Iterator[Any]:
                 yield entry
 
 
+def is_consumed(future: Any) -> bool:
+    """Tell whether any dependent still waits for `future`; those who do not any more are gone from the groups."""
+    for held in tuple(future._link or ()):
+        if type(held) is Token:
+            continue
+        if not isinstance(held, dict):
+            if held._live():
+                return True
+            continue
+        try:
+            if any(entry._live() for entry in held.values()):
+                return True
+        except RuntimeError:  # it changed meanwhile: look at a copy
+            if any(entry._live() for entry in tuple(held.values())):
+                return True
+    return False
+
+
 class Forwarded(dict[int, Any]):
     """The dependents of a stage that does nothing but wait for a returned future.
 
@@ -221,8 +241,9 @@ class Waiter:
         return True
 
     def fire(self, future: Any, outcome: Any) -> None:
-        """Wake the thread."""
-        self._lock.release()
+        """Wake the thread; a second time has no effect."""
+        with suppress(RuntimeError):
+            self._lock.release()
 
     def wait(self, timeout: float | None) -> bool:
         """Block for at most `timeout` seconds; True when woken."""

@@ -57,12 +57,31 @@ def path_behind(future: Any) -> tuple[str, ...]:
     return (*names, "...") if behind[MOST_NAMED:] else tuple(names)
 
 
-def failed(stage: Any, error: BaseException, run: Run) -> Failure:
-    """Wrap what a handler raised."""
-    if error.__traceback__ is not None:  # without our caller's frame: it holds the stage, which holds the error
-        error.__traceback__ = error.__traceback__.tb_next
-    run.catch(error)
-    return Failure(error, path=annotate(error, stage))
+_traceback: Any = vars(BaseException)["__traceback__"]
+_context: Any = vars(BaseException)["__context__"]
+"""The attributes themselves: an exception's class may forbid to set them by name, as a frozen one does."""
+
+
+def failed(stage: Any, error: BaseException, run: Run, before: Any = None) -> Failure:
+    """Wrap what a handler raised; never raises.
+
+    Args:
+        stage: whose handler it was.
+        error: what it raised.
+        run: this thread's.
+        before: the exception or `Failure` that it was to handle, if it was an error handler: the context, then.
+    """
+    try:
+        trace = _traceback.__get__(error)
+        if trace is not None:  # without our caller's frame: it holds the stage, which holds the error
+            _traceback.__set__(error, trace.tb_next)
+        cause = before.value if type(before) is Failure else before
+        if issubclass(type(cause), BaseException) and cause is not error and _context.__get__(error) is None:
+            _context.__set__(error, cause)
+        run.catch(error)
+        return Failure(error, path=annotate(error, stage))
+    finally:
+        trace = None
 
 
 def annotate(error: BaseException, stage: Any) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 Handler = Callable[..., Any]
+_NOTHING: Any = object()
 
 
 class Plan:
@@ -105,18 +106,25 @@ class Catch(Plan):
 class Finally(Plan):
     """``finally_(fn)``: keeps the outcome, unless `fn` fails."""
 
-    __slots__ = ("fn", "kept")
+    __slots__ = ("begun", "fn", "kept")
 
     def __init__(self, fn: Handler) -> None:
         self.fn = fn
-        self.kept: Any = None
+        self.kept: Any = _NOTHING
+        self.begun = False
+        """Whether `fn` was called; written by whoever has claimed the stage, as is a cancellation, which reads it."""
 
     def select(self, outcome: Any) -> Call | None:
         self.kept = outcome
-        return self.fn, (), {}
+        return self.begin, (), {}
+
+    def begin(self) -> Any:
+        """Call the function."""
+        self.begun = True
+        return self.fn()
 
     def finish(self, outcome: Any) -> Any:
-        return outcome if type(outcome) is Failure else self.kept
+        return outcome if type(outcome) is Failure or self.kept is _NOTHING else self.kept
 
     def handlers(self) -> tuple[Handler, ...]:
         return (self.fn,)

@@ -26,7 +26,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any, ParamSpec, TypeVar, cast
 
-from futurechain import crew
+from futurechain import crew, report
 from futurechain.adoption import resolve
 from futurechain.dispatch import Call, Home
 from futurechain.errors import BrokenExecutor, ExecutorShutdownError, StagePicklingError
@@ -35,7 +35,7 @@ from futurechain.foreign import Foreign
 from futurechain.future import MISSING, Future, Hop, new_task
 from futurechain.links import PENDING, Bell, Waiter, claim
 from futurechain.outcomes import annotate, outcome_of, publish
-from futurechain.plans import label
+from futurechain.plans import Finally, label
 from futurechain.run import here
 from futurechain.settling import carry_on, settle
 from futurechain.threads import refusal
@@ -91,6 +91,8 @@ class _Remote(Home):
         try:
             if id(stage) not in self.pending:
                 raise ExecutorShutdownError(refusal(self.name))
+            if type(stage._fn) is Finally:  # which does not travel: its function does, from here on
+                stage._fn.begun, call = True, (stage._fn.fn, (), {})
             self.launch(stage, call, stage._context)
         except BaseException as error:
             if claim(stage):
@@ -129,13 +131,16 @@ class _Remote(Home):
                 annotate(outcome.value, stage)
         elif (outcome := resolve(stage, outcome)) is PENDING:
             return
-        if self.same_process or all(isinstance(held, (Waiter, Bell)) for held in tuple(stage._link)):
+        if self.same_process:
             settle(stage, outcome)
             return
         job = _Job(self, stage)
         self.pending[id(job)] = job, self._executor()  # before the stage retires: a shutdown waits for it, too
         publish(stage, outcome)
-        crew.post(job)
+        if _wake(stage):
+            self.retire(job)
+        else:
+            crew.post(job)
 
     def close(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more outside work; end the foreign executor when the chains have ended."""
@@ -155,6 +160,28 @@ class _Remote(Home):
         """Shut the foreign executor down; one at a time, as the standard pool's shutdown wants it."""
         with self._ending:
             self._end(executor, wait=wait, cancel_futures=cancel_futures)
+
+
+def _wake(stage: Any) -> bool:
+    """Wake the threads that wait for a settled stage; True if nothing else depends on it, and it is closed."""
+    link, woken = stage._link, False
+    while link:
+        try:
+            entry = link.pop(0)
+        except IndexError:
+            break
+        if not isinstance(entry, (Waiter, Bell)):
+            link.insert(0, entry)
+            return False
+        entry.fire(stage, stage._outcome)
+        woken = woken or isinstance(entry, Waiter)
+    stage._link = None
+    if link:  # somebody came in before that: open it again
+        stage._link = link
+        return False
+    if not woken and type(stage._outcome) is Failure:
+        report.unheard(stage, stage._outcome)
+    return True
 
 
 def call_there(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -237,7 +264,7 @@ def _explained(failure: Failure, stage: Any) -> Failure:
     error = failure.value
     trace = str(error.__cause__ or "")
     by_the_pool, by_anybody = _BY_THE_POOL.search(trace), _BY_ANYBODY.search(trace)
-    if not (by_the_pool or (by_anybody and isinstance(error, (pickle.PicklingError, AttributeError, TypeError)))):
+    if not ((by_the_pool and isinstance(error, Exception)) or (by_anybody and isinstance(error, (pickle.PicklingError, AttributeError, TypeError)))):
         return failure
     explained = StagePicklingError(
         f"stage {label(stage._call)} cannot travel to {stage._home.home.name}: {error}. Use a module-level function "

@@ -19,7 +19,7 @@ from futurechain.errors import CancelledError
 from futurechain.failure import Failure
 from futurechain.run import here
 
-__all__ = ["Unheard", "annotate", "rescue", "unheard"]
+__all__ = ["HEARD", "Unheard", "annotate", "rescue", "unheard"]
 
 logger = logging.getLogger("futurechain")
 MOST_LINES = 100
@@ -64,6 +64,16 @@ class Unheard:
     __del__ = tell
 
 
+class Heard:
+    """Stands where an `Unheard` would, in a future that somebody has looked at."""
+
+    __slots__ = ()
+
+    def hear(self) -> None:
+        """Do nothing: it is known already."""
+
+
+HEARD = Heard()
 _all: weakref.WeakSet[Unheard] = weakref.WeakSet()
 
 
@@ -82,7 +92,9 @@ def unheard(future: Any, failure: Failure) -> None:
     if failure.value is here.run.interrupt:
         return
     if not isinstance(failure.value, CancelledError) and "_unwanted" not in future.__dict__:
-        future.__dict__["_unheard"] = Unheard(failure, future.__dict__.get("_trail"))
+        mine = Unheard(failure, future.__dict__.get("_trail"))
+        if future.__dict__.setdefault("_unheard", mine) is not mine:  # somebody has heard of it already
+            mine.hear()
 
 
 def annotate(error: BaseException, stage: str, number: int, total: int, place: str) -> None:

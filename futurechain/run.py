@@ -23,7 +23,7 @@ logger = logging.getLogger("futurechain")
 class Run:
     """One thread's share: how deep it is in handlers, what it has put off, whose worker it is."""
 
-    __slots__ = ("depth", "drives", "interrupt", "pool", "queue", "track", "within")
+    __slots__ = ("depth", "drives", "interrupt", "pool", "queue", "settled", "track", "within")
 
     def __init__(self) -> None:
         self.depth = 0
@@ -31,6 +31,8 @@ class Run:
         """How many steps of coroutines this thread is in."""
         self.queue: deque[Any] = deque()
         """Stages to start, as zero-argument callables; emptied by the outermost loop of this thread."""
+        self.settled: list[Any] = []
+        """Lists of settled futures that this thread's loops have still to carry on."""
         self.pool: Any = None
         """The home whose worker this thread is, or None: it may carry on with the stages there."""
         self.within: Any = None
@@ -43,9 +45,12 @@ class Run:
     def flush(self) -> None:
         """Start everything that was put off."""
         queue = self.queue
-        if queue:
+        if queue or self.settled:
             self.depth += 1
             try:
+                for waiting in tuple(self.settled):
+                    while waiting:
+                        waiting.pop()._carry_on()
                 while queue:
                     queue.popleft()()
             finally:

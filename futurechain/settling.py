@@ -34,7 +34,10 @@ _NOTHING: Any = None
 def settle(future: Any, outcome: Any) -> None:
     """Publish the outcome of a future that the caller has claimed, and carry it on to its dependents."""
     publish(future, outcome)
-    carry_on(future)
+    try:
+        carry_on(future)
+    finally:
+        del future, outcome
 
 
 def carry_on(future: Any) -> None:
@@ -91,10 +94,14 @@ def follow(future: Any, run: Run) -> None:
 def _follow_all(todo: list[Any], run: Run) -> None:
     """Do so for each of `todo`, and for what is settled by that."""
     waiting = deque(todo)
-    while waiting:
-        todo.clear()
-        _straight_on(waiting.popleft(), run, todo)
-        waiting.extend(todo)
+    run.settled.append(waiting)
+    try:
+        while waiting:
+            todo.clear()
+            _straight_on(waiting.popleft(), run, todo)
+            waiting.extend(todo)
+    finally:
+        run.settled.pop()
 
 
 def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:
@@ -116,26 +123,29 @@ def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:
                     break
                 link, outcome = future._link, future._outcome
                 continue
+            own = child._link
+            try:
+                own.remove(UNCLAIMED)  # decides against a cancellation
+            except (ValueError, AttributeError):
+                outcome = PENDING
+            else:
+                if type(outcome) is not Failure:
+                    try:
+                        outcome = child._fn(outcome)  # pyright: ignore[reportOptionalCall]
+                        if type(outcome) not in PLAIN_VALUES:
+                            outcome = resolve(child, outcome)
+                            own = child._link
+                    except BaseException as error:
+                        outcome = failed(child, error, run)
             future._link = None
-            if link:  # somebody came in between the two lines above: open it again, and come back to it
+            if link:  # somebody came in before that: open it again, and come back to it
                 future._link = link
                 todo.append(future)
-            future, link = child, child._link
-            try:
-                link.remove(UNCLAIMED)  # decides against a cancellation
-            except (ValueError, AttributeError):
+            if outcome is PENDING:
                 break
-            if type(outcome) is not Failure:
-                try:
-                    outcome = child._fn(outcome)  # pyright: ignore[reportOptionalCall]
-                    if type(outcome) not in PLAIN_VALUES:
-                        outcome = resolve(child, outcome)
-                except BaseException as error:
-                    outcome = failed(child, error, run)
-                if outcome is PENDING:
-                    break
             child._outcome = outcome
             child._fn = child._parent = None
+            future, link = child, own
         elif link:
             _branch(future, None, run, todo)
             break
@@ -146,7 +156,7 @@ def _straight_on(future: Any, run: Run, todo: list[Any]) -> None:
                     report.unheard(future, outcome)
                 break
             future._link = link  # somebody came in between the two lines above: open it again
-    future = child = link = outcome = _NOTHING  # no cycle: a traceback may keep this frame
+    future = child = link = own = outcome = _NOTHING  # no cycle: a traceback may keep this frame
 
 
 def _other(future: Any, entry: Any, run: Run, todo: list[Any]) -> Any:
@@ -168,13 +178,15 @@ def _other(future: Any, entry: Any, run: Run, todo: list[Any]) -> Any:
         if not _runs_here(entry, run):
             _branch(future, entry, run, todo)
             return None
+        if entry._hops:
+            settled = _hop(entry, future, run, carry=True)
+        else:
+            settled = (_watched if entry._watched else _local)(entry, future._outcome, run)
         future._link = None
         if link:
             future._link = link
             todo.append(future)
-        if entry._hops:
-            return _hop(entry, future, run, carry=True)
-        return (_watched if entry._watched else _local)(entry, future._outcome, run)
+        return settled
     finally:
         future = entry = settled = _NOTHING
 
@@ -190,8 +202,10 @@ def _plain(stage: Any, outcome: Any, run: Run) -> Any:
         if type(outcome) is not Failure:
             try:
                 outcome = stage._fn(outcome)
-                if type(outcome) not in PLAIN_VALUES and (outcome := resolve(stage, outcome)) is PENDING:
-                    return None
+                if type(outcome) not in PLAIN_VALUES:
+                    outcome, link = resolve(stage, outcome), stage._link
+                    if outcome is PENDING:
+                        return None
             except BaseException as error:
                 outcome = failed(stage, error, run)
         stage._outcome = outcome
@@ -221,6 +235,7 @@ def _branch(future: Any, first: Any, run: Run, todo: list[Any]) -> None:
     handed to the pool.
     """
     carried, alone, outcome = None, True, future._outcome
+    run.settled.append(todo)  # a handler that waits for one of these must find them
     for entry in entries(future, first):
         alone = alone and type(entry) is Bell
         if type(entry) in PLAIN:
@@ -232,6 +247,7 @@ def _branch(future: Any, first: Any, run: Run, todo: list[Any]) -> None:
             todo.append(settled)
     if carried is not None and (settled := _hop(carried, future, run, carry=True)) is not None:
         todo.append(settled)
+    run.settled.pop()
     if alone and type(future._outcome) is Failure:
         report.unheard(future, future._outcome)
     first = entry = carried = settled = future = outcome = None
@@ -285,7 +301,7 @@ def _call_locally(stage: Any, outcome: Any, run: Run) -> Any:
     except BaseException as error:
         return failed(stage, error, run)
     finally:
-        del stage, outcome
+        stage = outcome = call = None
 
 
 def _watched(stage: Any, outcome: Any, run: Run) -> Any:
@@ -349,16 +365,12 @@ def perform(stage: Any, call: Call, run: Run, context: Any = None) -> Any:
     try:
         value = fn(*args, **kwargs) if context is None else context.run(fn, *args, **kwargs)
     except BaseException as error:
-        if error.__context__ is None and args:  # in an error handler, as in an except clause
-            before = args[0].value if type(args[0]) is Failure else args[0]
-            if isinstance(before, BaseException) and before is not error:
-                error.__context__ = before
-            before = None
-        failure = failed(stage, error, run)
         if watch.on:
             watch.returned(stage)
-        del stage, call, fn, args, kwargs  # the traceback keeps this frame: no cycle through what it holds
-        return failure
+        try:
+            return failed(stage, error, run, args[0] if args else None)
+        finally:
+            stage = call = fn = args = kwargs = context = _NOTHING  # the traceback keeps this frame
     if watch.on:
         watch.returned(stage)
     return value if type(value) in PLAIN_VALUES else resolve(stage, value)

@@ -24,9 +24,10 @@ from futurechain.links import (
     Waiter,
     attach,
     claim,
-    consumers,
     detach,
+    is_consumed,
 )
+from futurechain.report import HEARD
 from futurechain.run import here
 
 __all__ = ["StandardFuture", "is_cancelled"]
@@ -80,9 +81,7 @@ class StandardFuture(cf.Future[T]):
     def _heard(self) -> None:
         """Note that somebody has seen how this future ended."""
         if type(self._outcome) is Failure:
-            report = self.__dict__.pop("_unheard", None)
-            if report is not None:
-                report.hear()
+            self.__dict__.setdefault("_unheard", HEARD).hear()  # whichever of the two comes second silences the report
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
@@ -195,24 +194,28 @@ class StandardFuture(cf.Future[T]):
             self._settle(result)
             return
         self._outcome = result
+        settled = None
         if len(link) == 1:
             try:
                 entry = link[0]
                 if type(entry) in SILENT:
-                    if (popped := link.pop()) is not entry:  # that was taken back just now, and another one came
-                        link.append(popped)
-                    else:
-                        entry.count()
-                        if not entry.left and (settled := entry.complete()) is not None:
-                            settled._carry_on()
-            except IndexError:  # it was taken back, and none came
+                    link.remove(entry)
+                    entry.count()
+                    if not entry.left:
+                        settled = entry.complete()
+            except (IndexError, ValueError):  # it was taken back just now
                 pass
+            entry = None  # no cycle: a traceback may keep this frame
         if not link:
             self._link = None
             if not link:
+                if settled is not None:
+                    settled._carry_on()
                 return
             self._link = link  # somebody came in before the line above: open it again
         self._carry_on()
+        if settled is not None:
+            settled._carry_on()
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Settle the future with an error; runs local dependents in this thread.
@@ -246,7 +249,11 @@ class StandardFuture(cf.Future[T]):
         self._heard()
         callback = Callback(fn)
         if not attach(self, callback):
-            here.run.notify(self, callback)
+            self._heard()
+            run = here.run
+            run.notify(self, callback)
+            if not run.depth:
+                run.leave()
 
     # -- what concurrent.futures.wait and as_completed reach for ----------------------------------------------------
 
@@ -293,4 +300,4 @@ class StandardFuture(cf.Future[T]):
         return self._outcome is PENDING
 
     def _is_consumed(self) -> bool:
-        return next(consumers(self), None) is not None
+        return is_consumed(self)

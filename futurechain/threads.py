@@ -205,8 +205,9 @@ def _work(crew: _Crew) -> None:
 
 
 def _may_leave(crew: _Crew) -> bool:
-    if standard._shutdown:
+    if standard._shutdown:  # the interpreter exits: what waits for others now would wait for ever
         crew.closing = True
+        return bool(crew.queue.empty())
     return crew.closing and not crew.pending
 
 

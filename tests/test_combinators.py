@@ -268,3 +268,18 @@ def test_reduce_wants_a_list(futures):
     """Of futures."""
     with pytest.raises(TypeError, match="list of futures"):
         reduce(max, futures, 0)
+
+
+@pytest.mark.parametrize("combine", [gather, race, first])
+@pytest.mark.parametrize("end", ["cancel", "fail"])
+def test_combinations_of_combinations(combine, end):
+    """However deep they nest, they end, and what nobody else consumes is cancelled."""
+    source = whole = Future()
+    for _ in range(3000):
+        whole = combine(whole)
+    if end == "cancel":
+        assert whole.cancel()
+        assert source.cancelled()
+    else:
+        source.set_exception(ValueError())
+        assert whole.exception(10) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures as cf
 import copy
+import dataclasses
 import gc
 import itertools
 import pickle
@@ -16,7 +17,7 @@ import weakref
 import pytest
 
 import work
-from futurechain import INLINE, Failure, Future, ThreadPoolExecutor, fail, succeed, wrap_future
+from futurechain import INLINE, Failure, Future, ThreadPoolExecutor, fail, gather, race, succeed, wrap_future
 from futurechain.errors import CancelledError, InvalidStateError, LostFutureError
 
 MILLION = 1_000_000
@@ -1153,3 +1154,169 @@ def test_a_callable_that_answers_no_question():
     root.set_result(1)
     inner.set_result(1)
     assert [stage.result(0) for stage in (*stages, waiting)] == [2] * 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+@pytest.mark.parametrize("attach", [
+    lambda root, fn: root.then(fn),
+    lambda root, fn: root.then(fn, fn),
+    lambda root, fn: root.finally_(lambda: fn(0)),
+    lambda root, fn: root.addCallback(fn),
+    lambda root, fn: root.catch(fn),
+])
+def test_an_exception_that_forbids_to_be_changed(attach, pool):
+    """It fails its stage like any other."""
+
+    def broken(_):
+        raise Frozen(3)
+
+    for root in (Future(), fail(ValueError()), succeed(1), pool.submit(int)):
+        stage = attach(root, broken)
+        if type(root) is not type(stage) and not root.done():
+            root.set_exception(KeyError())
+        expected = stage.exception(10)
+        assert expected is None or isinstance(expected, (Frozen, ValueError, KeyError))
+    assert pool.submit(broken, 0).exception(10) == Frozen(3)
+
+
+def test_ctrl_c_behind_a_combination_leaves_its_source_closed():
+    """What attaches to the source afterwards runs."""
+    source = Future()
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    gather(source).then(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        source.set_result(1)
+    assert source.then(str).result(0) == "1"
+
+
+def test_ctrl_c_while_cancelling_reaches_the_caller_after_all_is_cancelled():
+    """The parent that nobody else consumes is cancelled as well."""
+    parent = Future()
+    stage = parent.then(str)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    stage.catch(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stage.cancel()
+    assert parent.cancelled()
+
+
+def test_ctrl_c_in_a_done_callback_of_a_settled_future():
+    """It reaches the caller there and then."""
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        succeed(1).add_done_callback(interrupted)
+    assert succeed(1).then(str).result(0) == "1"
+
+
+def test_a_handler_may_wait_for_what_its_sibling_has_made_ready():
+    """The stages that are about to run in this thread are run before it blocks."""
+    root, seen = Future(), []
+    last = root.then(str).then(len)
+    root.then(lambda _: seen.append(last.result(10)))
+    root.set_result(123)
+    assert seen == [3]
+
+
+def test_a_handler_attached_while_another_runs_comes_after_it():
+    """Also if that one was the only one."""
+    root, order = Future(), []
+
+    def first(_):
+        root.then(lambda _: order.append("late"))
+        order.append("first")
+
+    root.then(first)
+    root.set_result(1)
+    assert order == ["first", "late"]
+
+
+@pytest.mark.parametrize("on_pool", [False, True])
+def test_the_function_of_a_cancelled_finally_runs_once(on_pool, pool):
+    """Whether it was cancelled before its turn, or while it waits for what the function returned."""
+    calls, inner = [], Future()
+    root = Future()
+
+    def clean_up():
+        calls.append(1)
+        return inner
+
+    stage = root.finally_(clean_up, on=pool if on_pool else None)
+    root.set_result(1)
+    while not calls:
+        pass
+    while stage.running():
+        pass
+    assert stage.cancel()
+    assert calls == [1]
+
+    with ThreadPoolExecutor(1) as busy:
+        gate = threading.Event()
+        busy.submit(gate.wait, 10)
+        queued = succeed(1).finally_(lambda: calls.append(2), on=busy)
+        assert queued.cancel()
+        gate.set()
+    assert calls == [1, 2]
+
+
+def test_a_finally_stage_that_is_given_a_result():
+    """By its consumer, before its parent is settled: it has that result."""
+    stage = Future().finally_(lambda: None)
+    stage.set_result(5)
+    assert stage.result(0) == 5
+
+
+def test_a_foreign_future_has_one_stand_in():
+    """Who adopts it twice, and gives one up, does not hurt the other; nothing piles up in it."""
+    foreign = cf.Future()
+    used = wrap_future(foreign).then(str)
+    for _ in range(100):
+        race(foreign, succeed(1))
+    assert not foreign.cancelled()
+    assert len(foreign._done_callbacks) == 1
+    foreign.set_result(2)
+    assert used.result(0) == "2"
+
+    running = cf.Future()
+    running.set_running_or_notify_cancel()
+    for _ in range(100):
+        wrap_future(running).cancel()
+    assert len(running._done_callbacks) == 1
+    again = wrap_future(running)
+    running.set_result(3)
+    assert again.result(0) == 3
+
+
+def test_cancelling_branches_costs_the_same_for_many():
+    """Whether anybody else consumes the parent is asked without looking at all of them."""
+
+    def steps(count):
+        root = Future()
+        branches = [root.then(str) for _ in range(count)]
+        calls = 0
+
+        def trace(frame, event, arg):
+            nonlocal calls
+            calls += event == "call"
+
+        before = sys.getprofile()
+        sys.setprofile(trace)
+        try:
+            branches[5].cancel()
+        finally:
+            sys.setprofile(before)
+        return calls
+
+    assert steps(1000) == steps(10)

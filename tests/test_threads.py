@@ -433,3 +433,16 @@ def test_a_bug_in_the_machinery_costs_no_worker(caplog, monkeypatch):
         assert pool.submit(int).result(10) == 0
 
     assert "Exception in worker" in caplog.text
+
+
+def test_the_interpreter_exits_although_a_stage_waits():
+    """A stage behind a future that nobody will settle holds up no exit."""
+    program = (
+        "from futurechain import Future, ThreadPoolExecutor\n"
+        "pool = ThreadPoolExecutor(2)\n"
+        "assert pool.submit(int).result() == 0\n"
+        "root = Future()\n"
+        "stage = root.then(str, on=pool)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert (run.stdout, run.stderr) == ("", "")

@@ -327,3 +327,18 @@ def test_watching_may_begin_before_the_first_future():
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout == "['str', 'len']\n"
     assert "attached at <string>:6" in run.stderr
+
+
+def test_a_stage_made_in_debug_mode_is_settled_in_a_trace():
+    """Whoever comes to watch later finds stages of which it knows nothing; they run all the same."""
+    debug(True)
+    try:
+        root = Future()
+        stage = root.then(str)
+        with trace() as t:
+            later = stage.then(len)
+            root.set_result(12)
+    finally:
+        debug(False)
+    assert (stage.result(0), later.result(0)) == ("12", 2)
+    assert [span.name for span in t.spans()] == ["len"]

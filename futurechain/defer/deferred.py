@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from futurechain import crew
-from futurechain.cancelling import give_up, release
+from futurechain.cancelling import let_go
 from futurechain.clock import call_later, check_seconds
 from futurechain.defer.errors import AlreadyCalledError
 from futurechain.errors import CancelledError, TimeoutError  # noqa: A004
@@ -496,9 +496,7 @@ class Feed:
 
     def leave(self, source: Any) -> None:
         """Consume `source` no longer."""
-        abandoned = release(source, self)
-        if abandoned is not None:
-            give_up(abandoned, Failure(CancelledError()))
+        let_go(source, self)
 
 
 class _Expiry:
