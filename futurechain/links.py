@@ -198,19 +198,19 @@ def consumers(future: Any) -> Iterator[Any]:
 def is_consumed(future: Any) -> bool:
     """Tell whether any dependent still waits for `future`; those who do not any more are gone from the groups."""
     for held in tuple(future._link or ()):
-        if type(held) is Token:
-            continue
-        if not isinstance(held, dict):
-            if held._live():
+        if isinstance(held, dict):
+            if _any_live(held):
                 return True
-            continue
-        try:
-            if any(entry._live() for entry in held.values()):
-                return True
-        except RuntimeError:  # it changed meanwhile: look at a copy
-            if any(entry._live() for entry in tuple(held.values())):
-                return True
+        elif type(held) is not Token and held._live():
+            return True
     return False
+
+
+def _any_live(group: dict[int, Any]) -> bool:
+    try:
+        return any(entry._live() for entry in group.values())
+    except RuntimeError:  # it changed meanwhile: look at a copy
+        return any(entry._live() for entry in tuple(group.values()))
 
 
 class Forwarded(dict[int, Any]):

@@ -263,8 +263,9 @@ def _explained(failure: Failure, stage: Any) -> Failure:
     """Say which stage could not be pickled, and what helps; other failures are returned as they are."""
     error = failure.value
     trace = str(error.__cause__ or "")
-    by_the_pool, by_anybody = _BY_THE_POOL.search(trace), _BY_ANYBODY.search(trace)
-    if not ((by_the_pool and isinstance(error, Exception)) or (by_anybody and isinstance(error, (pickle.PicklingError, AttributeError, TypeError)))):
+    by_the_pool = _BY_THE_POOL.search(trace) and isinstance(error, Exception)
+    by_anybody = _BY_ANYBODY.search(trace) and isinstance(error, (pickle.PicklingError, AttributeError, TypeError))
+    if not (by_the_pool or by_anybody):
         return failure
     explained = StagePicklingError(
         f"stage {label(stage._call)} cannot travel to {stage._home.home.name}: {error}. Use a module-level function "
