@@ -121,3 +121,32 @@ def test_pickles_with_its_traceback():
 def test_pickles_without_traceback():
     """A failure that was never raised has no traceback to bring along."""
     assert pickle.loads(pickle.dumps(Failure(ValueError("why")))).value.__cause__ is None
+
+
+def test_the_rest_of_twisted_s_vocabulary():
+    """Brief and detailed tracebacks, the traceback itself, and raising inside of a generator."""
+    try:
+        raise KeyError("k")
+    except KeyError as error:
+        failure = Failure(error)
+        traceback = error.__traceback__
+
+    assert failure.getBriefTraceback() == "KeyError: 'k'\n"
+    brief, detailed = io.StringIO(), io.StringIO()
+    failure.printBriefTraceback(brief)
+    failure.printDetailedTraceback(detailed)
+    assert brief.getvalue() == failure.getBriefTraceback()
+    assert detailed.getvalue() == failure.getTraceback()
+    assert failure.getTracebackObject() is traceback
+    failure.cleanFailure()
+    assert failure.getTracebackObject() is traceback
+
+    def catches():
+        try:
+            yield
+        except KeyError as caught:
+            yield caught
+
+    generator = catches()
+    next(generator)
+    assert failure.throwExceptionIntoGenerator(generator) is failure.value

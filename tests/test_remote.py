@@ -20,7 +20,7 @@ import pytest
 import work
 from futurechain import INLINE, Future, ProcessPoolExecutor, ThreadPoolExecutor, fail, succeed, wrap_executor
 from futurechain.errors import ExecutorShutdownError, StagePicklingError
-from futurechain.remote import call_there
+from futurechain.remote import call_there, time_there
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 
@@ -397,3 +397,10 @@ def test_a_broken_pool_is_nobodys_stage():
         error = pool.submit(work.die).exception(30)
     assert isinstance(error, BrokenProcessPool)
     assert getattr(error, "__notes__", []) == []
+
+
+def test_what_cannot_be_built_anew_is_told_by_the_worker():
+    """In the worker's own words, also while somebody watches."""
+    for there in (call_there, time_there):
+        with pytest.raises(StagePicklingError, match="cannot travel back"):
+            there(work.raise_two_arguments)

@@ -550,3 +550,11 @@ def test_asking_in_this_process(monkeypatch, capsys):
 
     assert main([]) == 0
     assert capsys.readouterr().err.endswith("1> line 1: the errback is missing; once more, please\n1> 2> ")
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout"])
+def test_a_closed_stream(name, monkeypatch, capsys):
+    """It is named, and the exit status is that of bad input."""
+    monkeypatch.setattr(sys, name, None)
+    assert main([]) == 2
+    assert "is closed" in capsys.readouterr().err
