@@ -443,6 +443,7 @@ class Stage(Future[T]):
 
     __slots__ = ()
     __init__ = object.__init__
+    set_result = StandardFuture._give_result
     _weakly_held = False
 
 

@@ -190,7 +190,7 @@ class StandardFuture(cf.Future[T]):
         except (ValueError, AttributeError):
             if not claim(self, RUNNING):
                 raise InvalidStateError(f"{self!r} cannot be given a result: {self._why_not()}") from None
-        if not self._weakly_held or type(result) is Failure:
+        if type(result) is Failure:
             self._settle(result)
             return
         self._outcome = result
@@ -216,6 +216,12 @@ class StandardFuture(cf.Future[T]):
         self._carry_on()
         if settled is not None:
             settled._carry_on()
+
+    def _give_result(self, result: T) -> None:
+        """Do what `set_result` does, for a stage, which may have a plan and a place on an executor."""
+        if not (claim(self) or claim(self, RUNNING)):
+            raise InvalidStateError(f"{self!r} cannot be given a result: {self._why_not()}")
+        self._settle(result)
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Settle the future with an error; runs local dependents in this thread.
