@@ -14,8 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from futurechain import Future, ThreadPoolExecutor, gather, render, simulator
-from futurechain.poetry import client
+from futurechain import Future, ThreadPoolExecutor, gather, render
+from futurechain.demo import simulator
+from futurechain.demo.poetry import client
 
 HERE = Path(__file__).parent / "pictures"
 PAIRS = "return good fail bad\nfail ugly passthru\npassthru return mended\n"

@@ -24,17 +24,17 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from futurechain.combinators import first, gather, race, reduce, some
-    from futurechain.coroutines import ensure_future, inlineCallbacks, returnValue
-    from futurechain.debugging import debug
-    from futurechain.drawing import render
+    from futurechain.flow.combinators import first, gather, race, reduce, some
+    from futurechain.flow.coroutines import ensure_future, inlineCallbacks, returnValue
+    from futurechain.viewing.debug import debug
+    from futurechain.viewing.render import render
     from futurechain.failure import Failure
-    from futurechain.foreign import wrap_future
+    from futurechain.executors.wrapped_future import wrap_future
     from futurechain.future import INLINE, Future, fail, succeed
-    from futurechain.remote import ProcessPoolExecutor, wrap_executor
-    from futurechain.threads import ThreadPoolExecutor
-    from futurechain.timing import delay, retry
-    from futurechain.tracing import trace
+    from futurechain.executors.remote import ProcessPoolExecutor, wrap_executor
+    from futurechain.executors.threads import ThreadPoolExecutor
+    from futurechain.flow.timing import delay, retry
+    from futurechain.viewing.trace import trace
 
 __all__ = [
     "INLINE",
@@ -62,17 +62,17 @@ __all__ = [
 ]
 
 _NAMES = {
-    "combinators": ("first", "gather", "race", "reduce", "some"),
-    "coroutines": ("ensure_future", "inlineCallbacks", "returnValue"),
-    "debugging": ("debug",),
-    "drawing": ("render",),
+    "executors.remote": ("ProcessPoolExecutor", "wrap_executor"),
+    "executors.threads": ("ThreadPoolExecutor",),
+    "executors.wrapped_future": ("wrap_future",),
     "failure": ("Failure",),
-    "foreign": ("wrap_future",),
+    "flow.combinators": ("first", "gather", "race", "reduce", "some"),
+    "flow.coroutines": ("ensure_future", "inlineCallbacks", "returnValue"),
+    "flow.timing": ("delay", "retry"),
     "future": ("INLINE", "Future", "fail", "succeed"),
-    "remote": ("ProcessPoolExecutor", "wrap_executor"),
-    "threads": ("ThreadPoolExecutor",),
-    "timing": ("delay", "retry"),
-    "tracing": ("trace",),
+    "viewing.debug": ("debug",),
+    "viewing.render": ("render",),
+    "viewing.trace": ("trace",),
 }
 _MODULES = frozenset({"defer", "errors", "testing"})
 """Modules of the public interface, which ``futurechain.errors`` and so on reach without an import of their own."""

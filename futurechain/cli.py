@@ -9,8 +9,8 @@ from importlib import import_module
 __all__ = ["main"]
 
 COMMANDS = {
-    "poetry": ("futurechain.poetry", "download and transform poems: the example program"),
-    "simulate": ("futurechain.simulator", "draw what a chain of callbacks and errbacks does"),
+    "poetry": ("futurechain.demo.poetry", "download and transform poems: the example program"),
+    "simulate": ("futurechain.demo.simulator", "draw what a chain of callbacks and errbacks does"),
 }
 
 USAGE = "usage: python -m futurechain COMMAND [ARGUMENT ...]\n\ncommands:\n" + "".join(

@@ -21,19 +21,20 @@ from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast, overload
 from weakref import ref
 
-from futurechain import clock, report
-from futurechain.adoption import PLAIN_VALUES, Adopt, parent_of, resolve
-from futurechain.cancelling import expire, give_up
-from futurechain.dispatch import Call, Home, Place, chain_end, extend, home_of, later
+from futurechain import clock
+from futurechain.core import unobserved as report
+from futurechain.core.flatten import PLAIN_VALUES, break_ring, pin, resolve
+from futurechain.core.cancel import expire, give_up
+from futurechain.core.scheduler import Call, Home, Place, Tail, chain_end, chain_of, extend, home_of, later
 from futurechain.errors import CancelledError, LostFutureError
 from futurechain.failure import Failure
-from futurechain.links import PENDING, PLAIN, RUNNING, UNCLAIMED, Token, attach, claim, consumers, withdraw
-from futurechain.outcomes import failed, path_behind, publish
-from futurechain.plans import Callbacks, Catch, Expiry, Finally, Plan, Then, check_handler, check_types, label
-from futurechain.run import DEEPEST, Run, here
-from futurechain.settling import carry_on, execute, follow, settle, start
-from futurechain.standard import StandardFuture
-from futurechain.watching import watch
+from futurechain.core.state import FORWARDED, PENDING, PLAIN, RUNNING, TICKET, Pending, Token, attach, claim, consumers, withdraw
+from futurechain.core.outcomes import failed, path_behind, publish
+from futurechain.core.handlers import Callbacks, Catch, Expiry, Finally, Plan, Then, check_handler, check_types, label
+from futurechain.core.thread_state import DEEPEST, Run, here
+from futurechain.core.loop import carry_on, execute, flush, leave, put_off, settle, start, take_queued
+from futurechain.core.stdlib import StandardFuture
+from futurechain.core.observers import watch
 
 __all__ = ["INLINE", "MISSING", "Future", "Hop", "Local", "fail", "new_task", "stage_on", "succeed"]
 
@@ -66,7 +67,7 @@ class Future(StandardFuture[T]):
     __slots__ = ()
 
     def __init__(self) -> None:
-        self._link = [UNCLAIMED]
+        self._link = [TICKET]
         self._outcome = PENDING
         self._fn = self._parent = None
         self._home = _HERE
@@ -119,9 +120,6 @@ class Future(StandardFuture[T]):
         """
         place = self._home
         if on is None and on_error is None and place.local and callable(on_result):
-            link = self._link
-            if link is None:
-                return cast("Future[Any]", Settled.then(cast("Any", self), on_result))
             child: Any = Plain()  # the fast path: what `_attach` does, in place
             child._home = place.next or place.grow()
             child._fn = on_result
@@ -131,13 +129,13 @@ class Future(StandardFuture[T]):
                 child._parent = ref(self)
             else:
                 child._parent = self._anchor()
-            own = child._link = [UNCLAIMED, None]  # room for one dependent, which is the rule, in 16 bytes
-            del own[1]
-            if len(link) == 1:  # nobody waits yet (or the one who does is about to be told): no need of a dict
-                link.append(child)
-                if self._link is link or not withdraw(link, child):
-                    return child  # type: ignore[no-any-return]
-            return _connect(self, child)  # type: ignore[no-any-return]
+            own = child._link = [None]  # room for one dependent, which is the rule, in 8 bytes
+            del own[0]
+            link = self._link
+            if len(link) != 1:  # somebody waits already, or it is settled
+                return _connect(self, child)  # type: ignore[no-any-return]
+            link.append(child)
+            return child if self._outcome is PENDING else _too_late(self, child)  # type: ignore[no-any-return]
         check_handler(on_result, "then")
         if on is None and on_error is None and on_result is not None:
             return stage_on(self, on_result, None)
@@ -241,10 +239,22 @@ class Future(StandardFuture[T]):
             return self.addCallbacks(callback, None, args, kwargs)
         child: Any = Callback_()
         child._fn = callback
-        try:
-            return _append(self, child)  # type: ignore[no-any-return]
-        finally:
-            del child  # no cycle: a traceback may keep this frame
+        child._outcome = PENDING
+        child._parent = None
+        own = child._link = [None]
+        del own[0]
+        place = self._home
+        end = extend((place() if type(place) is Tail else None) or chain_of(self), child)
+        child._parent = end._anchor() if end._weakly_held else end
+        link = end._link
+        if len(link) < 2 and end._outcome is PENDING:  # as in `then`
+            link.append(child)
+            if end._outcome is not PENDING:
+                return _too_late(end, child)  # type: ignore[no-any-return]
+            if own:  # another thread has seen it at the end of the chain before it was attached
+                break_ring(child, end)
+            return child  # type: ignore[no-any-return]
+        return _connect(end, child)  # type: ignore[no-any-return]
 
     @overload
     def addErrback(self, errback: None) -> Future[T]: ...
@@ -316,10 +326,10 @@ class Future(StandardFuture[T]):
         plan = Expiry()
         child = _new(Local, plan, self._home.next or self._home.grow())
         _attach(self, child)
-        if child._outcome is PENDING:
+        if not child.done():
             timer = clock.call_later(seconds, expire, ref(child), failure)
             plan.withdraw = timer.cancel
-            if child._outcome is not PENDING:  # settled while the timer was being set
+            if child.done():  # settled while the timer was being set
                 timer.cancel()
         return cast("Future[T]", child)
 
@@ -336,14 +346,14 @@ class Future(StandardFuture[T]):
 
     def __await__(self) -> Generator[Any, Any, T]:
         self._heard()
-        if self._outcome is PENDING:
+        if not self.done():
             yield from later("suspend")(self)
         return self.result()
 
     def __repr__(self) -> str:
         state = self._state.lower()
         outcome = self._outcome
-        if outcome is not PENDING:
+        if type(outcome) is not Pending:
             failed = type(outcome) is Failure
             name = f"raised {type(outcome.value).__name__}" if failed else f"returned {type(outcome).__name__}"
             state = "cancelled" if self.cancelled() else f"finished {name}"
@@ -364,8 +374,15 @@ class Future(StandardFuture[T]):
     _carry_on = carry_on  # pyright: ignore[reportAssignmentType]  # for the name of its first parameter
     _execute = execute
 
-    def _start_after(self, parent: Any) -> None:
-        start(self, parent)
+    def _before_blocking(self) -> None:
+        run = here.run
+        flush(run)
+        if run.pool is not None:
+            take_queued(self, run)
+
+    def _leave(self) -> None:
+        if not here.run.depth:
+            leave(here.run)
 
     def _clean_up(self, plan: Plan) -> None:
         """Do what is left to do when this stage was cancelled before its turn."""
@@ -386,11 +403,7 @@ class Future(StandardFuture[T]):
                 guard.link = self._link
         return ref(self)
 
-    def _pin(self) -> None:
-        """Make the returned future that this stage waits for hold it strongly."""
-        inner, entry = parent_of(self), Adopt(self)
-        if isinstance(inner, StandardFuture) and not attach(inner, entry):
-            start(entry, inner)
+    _pin = pin
 
 
 class Guarded(Future[T]):
@@ -403,8 +416,8 @@ class Guarded(Future[T]):
     __slots__ = ()
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:  # modules may be gone then
-        if self._link and not is_finalizing() and _is_abandoned(self._link):
-            report.rescue(partial(_abandon, self._link))
+        if self._link and not is_finalizing():
+            _abandon(self._link)
 
 
 Guarded.__name__, Guarded.__qualname__ = "Future", "Future"
@@ -420,20 +433,25 @@ class Guard:
         self.link = None
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if self.link and not is_finalizing() and _is_abandoned(self.link):
-            report.rescue(partial(_abandon, self.link))
-
-
-def _is_abandoned(link: list[Any]) -> bool:
-    """Claim what depends on a future that is going; False if it is settled, or nothing does."""
-    return (withdraw(link, UNCLAIMED) or withdraw(link, RUNNING)) and bool(link)
+        if self.link and not is_finalizing():
+            _abandon(self.link)
 
 
 def _abandon(link: list[Any]) -> None:
-    """Settle the dependents of a future that its producer dropped."""
+    """Let what depends on a future that its producer dropped fail, on a callback thread; until then it can be cancelled."""
+    if not (withdraw(link, TICKET) or withdraw(link, RUNNING)) or not link:
+        return
+    lost: Any = Stage()  # not by `fail`, which would expect somebody to look at it
+    lost._home, lost._link, lost._outcome, lost._fn, lost._parent = _HERE, link, PENDING, None, None
+    for entry in consumers(lost):
+        for waiting in (entry, getattr(entry, "target", None)):
+            if isinstance(waiting, Stage) and type(waiting._parent) is ref:
+                waiting._parent = lost
+    report.rescue(partial(_fail_lost, lost))
+
+
+def _fail_lost(lost: Any) -> None:
     error = LostFutureError("the future this stage waits for was dropped by its producer without being settled")
-    lost: Any = Settled()  # not by `fail`, which would expect somebody to look at it
-    lost._home, lost._link = _HERE, link
     lost._outcome = Failure(error, path=path_behind(lost))
     carry_on(lost)
 
@@ -456,7 +474,7 @@ class Plain(Stage[T]):
 def _then(self: Any, on_result: Any = None, on_error: Any = None, *, on: Any = None) -> Any:
     """Do what `Future.then` does, for a `Plain` stage, where there is less to ask."""
     link = self._link
-    if link is None or on is not None or on_error is not None or not callable(on_result):
+    if link or on is not None or on_error is not None or not callable(on_result):
         return Future.then(self, on_result, on_error, on=on)
     child: Any = Plain()
     place = self._home
@@ -464,13 +482,10 @@ def _then(self: Any, on_result: Any = None, on_error: Any = None, *, on: Any = N
     child._fn = on_result
     child._outcome = PENDING
     child._parent = self
-    own = child._link = [UNCLAIMED, None]
-    del own[1]
-    if len(link) == 1:
-        link.append(child)
-        if self._link is link or not withdraw(link, child):
-            return child
-    return _connect(self, child)
+    own = child._link = [None]
+    del own[0]
+    link.append(child)
+    return child if self._outcome is PENDING else _too_late(self, child)
 
 
 Plain.then = wraps(Future.then)(_then)
@@ -480,7 +495,8 @@ class Settled(Stage[T]):
     """A stage, or a bare future, that was settled when it was made: three stores less."""
 
     __slots__ = ()
-    _fn = _link = _parent = None
+    _fn = _parent = None
+    _link = ()
 
 
 def _then_at_once(self: Any, on_result: Any = None, on_error: Any = None, *, on: Any = None) -> Any:
@@ -498,7 +514,7 @@ def _then_at_once(self: Any, on_result: Any = None, on_error: Any = None, *, on:
             return _begin(place, on_result, run, [error])
         finally:
             run.depth = 0
-        if type(value) not in PLAIN_VALUES or run.queue or run.interrupt is not None:
+        if type(value) not in PLAIN_VALUES or run.later or run.stack or run.interrupt is not None:
             values = [value]
             del value  # no cycle: a traceback may keep this frame
             return _begin(place, on_result, run, None, values)
@@ -532,7 +548,6 @@ class Watched(Stage[T]):
     """What `then` makes instead of a `Plain` stage while somebody watches (see `watching`)."""
 
     __slots__ = ("_record",)
-    _watched = True
 
 
 class Shield(Local[T]):
@@ -599,7 +614,7 @@ def new_task(task: Any, fn: Any, place: Place) -> Any:
     task._fn = task._parent = None
     task._home = place
     task._outcome = PENDING
-    task._link = [UNCLAIMED]
+    task._link = [TICKET]
     if watch.on:
         task._fn = fn  # for its name
         watch.attached(task, ())
@@ -666,54 +681,60 @@ def _append(future: Any, child: Any) -> Any:
     """Attach a Twisted-family stage to the end of the chain of `future`."""
     child._outcome = PENDING  # the end of a chain is seen by other threads at once: complete it first
     child._parent = None
-    own = child._link = [UNCLAIMED, None]
-    del own[1]
-    end = extend(future, child)
+    own = child._link = [None]
+    del own[0]
+    end = extend(chain_of(future), child)
     if watch.on:
         watch.attached(child, (end,))
-    link = end._link
-    if link is not None:
-        child._parent = end._anchor() if end._weakly_held else end
-        if len(link) == 1:  # as in `then`
-            link.append(child)
-            if end._link is link or not withdraw(link, child):
-                return child
-        if attach(end, child, guarded=False):
-            return child
-    run = here.run
-    try:
-        if run.depth > DEEPEST:
-            run.queue.append(partial(start, child, end))
-        else:
-            start(child, end)
-        return child
-    finally:
-        del child, end
+    child._parent = end._anchor() if end._weakly_held else end
+    return _connect(end, child)
 
 
 def _attach(parent: Any, child: Any) -> Any:
     """Make the promise-family stage `child` a dependent of `parent`, or start it if that is settled."""
     child._outcome = PENDING
     child._parent = parent._anchor()
-    own = child._link = [UNCLAIMED, None]  # room for one dependent, which is the rule, in 16 bytes
-    del own[1]
+    own = child._link = [TICKET, None] if child._hops else [None]
+    del own[-1]
     if watch.on:
         watch.attached(child, (parent,))
     return _connect(parent, child)
 
 
 def _connect(parent: Any, child: Any) -> Any:
+    """Attach a stage, or go on by itself."""
     try:
-        if attach(parent, child, guarded=False):
-            return child
-        run = here.run
-        if run.depth and child._home.local:
-            run.queue.append(partial(start, child, parent))
-        else:
-            start(child, parent)
+        if not attach(parent, child, guarded=False):
+            return _start(parent, child)
+        if child._link:  # as in `addCallback`
+            break_ring(child, parent)
         return child
     finally:
         del parent, child  # no cycle: a traceback may keep this frame
+
+
+def _too_late(parent: Any, child: Any) -> Any:
+    """Go on with a plain stage whose parent was no more pending after it was put into the list."""
+    try:
+        if parent._outcome is FORWARDED:
+            pin(parent)
+            return child
+        return _start(parent, child) if withdraw(parent._link, child) else child  # else: whoever settles the parent has it
+    finally:
+        del parent, child  # no cycle: a traceback may keep this frame
+
+
+def _start(parent: Any, child: Any) -> Any:
+    """Start a stage whose parent is settled, now or when this thread's handler has returned; the caller owns it."""
+    parent._heard()
+    depth = here.run.depth
+    if depth > DEEPEST or (depth and not child._hops and not child._twisted and type(child._fn) is not Callbacks):
+        put_off(child, parent)
+    elif type(child) is Plain:
+        return Settled.then(parent, child._fn)
+    else:
+        start(child, parent)
+    return child
 
 
 def _begin(place: Any, fn: Any, run: Run, errors: Any, values: Any = None) -> Future[Any]:
@@ -728,12 +749,11 @@ def _begin(place: Any, fn: Any, run: Run, errors: Any, values: Any = None) -> Fu
         outcome = failed(child, errors.pop(), run) if errors else resolve(child, values.pop())
         if outcome is not PENDING:
             publish(child, outcome)
-            follow(child, run)
     finally:
         run.depth = 0
         outcome = None
     try:
-        run.leave()
+        carry_on(child) if child.done() else leave(run)
         return cast("Future[Any]", child)
     finally:
         del child
@@ -759,16 +779,7 @@ def _watched_then(self: Any, on_result: Any = None, on_error: Any = None, *, on:
             return _attach(self, _new(Local, Plan(), place.next or place.grow()))
         child: Any = Watched()  # as in `then`
         child._fn, child._home, child._record = on_result, place.next or place.grow(), None
-        child._outcome, child._parent = PENDING, self._anchor()
-        own = child._link = [UNCLAIMED, None]
-        del own[1]
-        watch.attached(child, (self,))
-        link = self._link
-        if link is not None and len(link) == 1:
-            link.append(child)
-            if self._link is link or not withdraw(link, child):
-                return child
-        return _connect(self, child)
+        return _attach(self, child)
     return stage_on(self, Then(on_result, check_handler(on_error, "then")), on)
 
 

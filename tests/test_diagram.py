@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from futurechain.diagram import Colour, Diagram
+from futurechain.demo.diagram import Colour, Diagram
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -96,7 +96,7 @@ def test_a_name_has_one_layer() -> None:
 @pytest.mark.parametrize(
     ("statement", "expected"),
     [
-        ("import futurechain.links", ["links"]),
+        ("import futurechain.core.state", ["links"]),
         ("from futurechain import clock, succeed", ["clock", "__init__"]),
         ("from futurechain.future import Future", ["future"]),
         ("def f():\n    from futurechain.future import Future", ["future"]),

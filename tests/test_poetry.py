@@ -12,8 +12,8 @@ from importlib.resources import files
 import pytest
 
 from futurechain import INLINE, ThreadPoolExecutor
-from futurechain.poetry import client, engine, main
-from futurechain.poetry.server import PoetryServer
+from futurechain.demo.poetry import client, engine, main
+from futurechain.demo.poetry.server import PoetryServer
 
 POEM = "You are the sea,\nand never sad.\n"
 
@@ -126,7 +126,7 @@ def test_a_failed_download_fails():
 
 def test_poems_come_along():
     """The default poems are package data, and none is gibberish."""
-    shelf = list((files("futurechain.poetry") / "poems").iterdir())
+    shelf = list((files("futurechain.demo.poetry") / "poems").iterdir())
 
     assert len(shelf) >= 4
     for path in shelf:
@@ -210,7 +210,7 @@ def test_ctrl_c_ends_cleanly():
 
 CTRL_C = """
 import signal, sys
-from futurechain.poetry import client
+from futurechain.demo.poetry import client
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with it ignored
 print_poems = client.print_poems
 client.print_poems = lambda *arguments: print("ready", flush=True) or print_poems(*arguments)

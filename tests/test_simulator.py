@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import futurechain
-from futurechain.simulator import Action, Pair, Step, Value, draw, fire, main, parse
+from futurechain.demo.simulator import Action, Pair, Step, Value, draw, fire, main, parse
 
 EXAMPLE = "r good f bad\nf googly p\np r fixed\n"
 

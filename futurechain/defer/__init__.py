@@ -35,7 +35,7 @@ What differs from Twisted
   ``concurrent.futures``, and is not reported when nobody handles it. Other errors are, to the logger ``futurechain``.
 """
 
-from futurechain.coroutines import returnValue
+from futurechain.flow.coroutines import returnValue
 from futurechain.defer.calls import ensureDeferred, execute, inlineCallbacks, maybeDeferred
 from futurechain.defer.deferred import Deferred, fail, succeed
 from futurechain.defer.errors import (

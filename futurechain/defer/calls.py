@@ -11,13 +11,13 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
-from futurechain.coroutines import Returned
+from futurechain.flow.coroutines import Returned
 from futurechain.defer.deferred import Deferred, Feed, fail, succeed
 from futurechain.failure import Failure
-from futurechain.foreign import wrap_future
+from futurechain.executors.wrapped_future import wrap_future
 from futurechain.future import Future
-from futurechain.links import PENDING, attach
-from futurechain.run import here
+from futurechain.core.state import PENDING, attach
+from futurechain.core.thread_state import here
 
 __all__ = ["Runner", "ensureDeferred", "execute", "inlineCallbacks", "maybeDeferred"]
 
@@ -185,7 +185,7 @@ class Runner:
         """Return the outcome of what was awaited, or PENDING after leaving `entry` there."""
         if not issubclass(type(awaited), Future):
             return awaited
-        if awaited._outcome is PENDING:
+        if not awaited.done():
             self._pass_on(awaited if self.cancels else None)
             if attach(awaited, entry):
                 return PENDING

@@ -10,17 +10,17 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from futurechain import crew
-from futurechain.cancelling import let_go
+from futurechain.core import callback_threads as crew
+from futurechain.core.cancel import let_go
 from futurechain.clock import call_later, check_seconds
 from futurechain.defer.errors import AlreadyCalledError
 from futurechain.errors import CancelledError, TimeoutError  # noqa: A004
 from futurechain.failure import Failure
-from futurechain.foreign import wrap_future
+from futurechain.executors.wrapped_future import wrap_future
 from futurechain.future import INLINE, Future, stage_on
-from futurechain.links import PENDING, attach, claim
-from futurechain.plans import Plan, check_handler
-from futurechain.settling import settle
+from futurechain.core.state import Pending, attach, claim
+from futurechain.core.handlers import Plan, check_handler
+from futurechain.core.loop import settle
 
 if TYPE_CHECKING:
     import asyncio
@@ -274,7 +274,7 @@ class Deferred(Awaitable[T]):
         if not self._fired:
             raise AttributeError("a Deferred has no result before it is fired")
         outcome = self._end.final._outcome
-        return self._position.present() if outcome is PENDING else outcome
+        return self._position.present() if type(outcome) is Pending else outcome
 
     @property
     def future(self) -> Future[T]:

@@ -1,0 +1,279 @@
+"""A handler that returned a future: its stage takes that future's outcome when it comes, and no thread waits for it.
+
+The stage becomes a *produced* one (see `links`): its ticket lies in its own list from now on, and an `Adopt` in the
+returned future's list tells it. So entries may be moved from list to list, and a cancellation finds the ticket
+at every moment.
+
+*Forwarding.* If only such entries wait for the stage itself, they move on, one by one, to the returned future, which
+then holds the stage by a weak reference only; so a recursion through returned futures has a constant length. Whoever
+attaches to such a stage must pin it. That is decided like "attached, or too late?": the stage's outcome is FORWARDED
+before its list is looked at, and the attacher looks at the outcome after it has put its entry in.
+
+*Rings.* The two edges, up (``_parent``) and down (the entry), are published first, and the ring is looked for
+then; so of several threads that close one together, the last sees all of it. The search goes up from the returned
+future and down from the stage in turns, and ends when either comes to an end: linear, from whichever end a chain grows.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import types
+import weakref
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from futurechain.core import callback_threads as crew
+from futurechain.core.scheduler import later
+from futurechain.failure import Failure
+from futurechain.core.state import (
+    FORWARDED,
+    PENDING,
+    PIN,
+    KEYED,
+    TICKET,
+    Group,
+    Pending,
+    attach,
+    claim,
+    consumers,
+    detach,
+    is_consumed,
+    parent_of,
+    take,
+    withdraw,
+)
+from futurechain.core.outcomes import publish
+from futurechain.core.handlers import Callbacks, Finally
+from futurechain.core.thread_state import here
+from futurechain.core.stdlib import StandardFuture
+from futurechain.core.observers import watch
+
+__all__ = ["PLAIN_VALUES", "Adopt", "break_ring", "is_ring", "pin", "resolve"]
+
+PLAIN_VALUES = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, object, type}
+)
+"""Types whose instances are values for certain; asking this is a third of the price of `isinstance`."""
+MOST_FORWARDED = 4
+"""How many waiting stages move on to a returned future; with more, each step of a long nesting would move them all."""
+
+
+def resolve(stage: Any, value: Any) -> Any:
+    """Return the outcome that `value`, returned by a handler, stands for; PENDING if the stage now waits for it.
+
+    The caller owns the stage, and owns it no more if this is PENDING. Never raises.
+    """
+    kind = type(value)  # not isinstance(value, ...): a proxy would run code of its own
+    try:
+        if issubclass(kind, cf.Future):
+            return _adopt(stage, value if issubclass(kind, StandardFuture) else later("wrap_future")(value))
+        if kind is types.CoroutineType:
+            return _adopt(stage, later("ensure")(value, stage._home.home))
+    except BaseException as error:  # somebody else's future may do anything
+        return Failure(error)
+    return value
+
+
+def _adopt(stage: Any, inner: Any) -> Any:
+    if stage._twisted or type(stage._fn) is Callbacks:
+        inner = inner.final
+    if watch.on:
+        watch.adopted(stage, inner)
+    outcome = inner._outcome
+    if type(outcome) is not Pending:
+        inner._heard()
+        return outcome
+    if inner is stage:
+        return _cycle(inner)
+    waiting = _movable(stage)
+    forwarded = waiting is not None
+    if forwarded:
+        stage._outcome = FORWARDED
+    entry = WeakAdopt(stage, inner) if forwarded else Adopt(stage)
+    stage._parent = inner._anchor()
+    stage._link[:0] = (TICKET, PIN) if forwarded else (TICKET,)  # from here on whoever claims it may settle it
+    moved = [_move(one, stage, inner) for one in waiting or ()]
+    if not attach(inner, entry):
+        if not claim(stage):
+            return PENDING
+        inner._heard()
+        return inner._outcome
+    if forwarded and is_consumed(stage):
+        pin(stage)  # somebody came in before it was forwarded
+    for target in moved:
+        if target is not None:
+            break_ring(target, inner)
+    if is_ring(stage, inner) and claim(stage):
+        detach(inner, stage)
+        return _cycle(inner)
+    if type(stage._outcome) is not Pending:  # cancelled before it was attached
+        detach(inner, stage)
+        stage._parent = None
+    return PENDING
+
+
+def _cycle(inner: Any) -> Failure:
+    return Failure(TypeError(f"{inner!r} was returned by a stage that it waits for itself: a cycle"))
+
+
+# -- forwarding -----------------------------------------------------------------------------------------------------
+
+
+def _movable(stage: Any) -> list[Any] | None:
+    """Return the entries to move; None if others wait for `stage`, or too many, or not for the outcome that comes."""
+    waiting: list[Any] = []
+    if not stage._link:
+        return waiting
+    for held in tuple(stage._link):
+        waiting += islice(dict.copy(held).values(), MOST_FORWARDED + 1) if type(held) is Group else (held,)
+    alike = all(type(entry) in (Adopt, WeakAdopt) for entry in waiting)
+    return waiting if alike and len(waiting) <= MOST_FORWARDED and type(stage._fn) is not Finally else None
+
+
+def _move(entry: Any, stage: Any, inner: Any) -> Any:
+    """Let the one for whom `entry` stands wait for `inner` and no more for `stage`; return it, if it does."""
+    target = entry.target
+    if not take(stage._link, entry) or target is None:
+        return None
+    target._parent = inner._anchor()
+    if type(entry) is WeakAdopt:
+        entry.inner = weakref.ref(inner)
+    if not attach(inner, entry):
+        inner._heard()
+        _settle_later(entry.fire(inner, inner._outcome))
+    elif type(target._outcome) is not Pending:  # cancelled in between
+        detach(inner, target)
+        target._parent = None
+    return target
+
+
+def _settle_later(target: Any, outcome: Any = PENDING) -> None:
+    """Leave it to this thread's outermost loop to carry on with `target`, which is owned, or settled already."""
+    if target is None:
+        return
+    if outcome is not PENDING:
+        publish(target, outcome)
+    if here.run.depth:
+        here.run.later.append(target)
+    else:
+        crew.run(target._carry_on)
+
+
+class Adopt:
+    """An entry: when the returned future is settled, so is the stage that waits for it."""
+
+    __slots__ = ("key", "target")
+
+    def __init__(self, stage: Any) -> None:
+        self.target = stage
+        self.key = id(stage)
+
+    def _live(self) -> bool:
+        return not self.target.done()
+
+    def fire(self, future: Any, outcome: Any) -> Any:
+        """Settle the stage, unless it was cancelled; it, for the caller to follow."""
+        return _take_over(self.target, outcome)
+
+
+class WeakAdopt(weakref.ref[Any]):
+    """The same for a stage that nothing else waits for: it may die before, and takes its entry along."""
+
+    __slots__ = ("inner", "key")
+    key: int
+    inner: weakref.ref[Any]
+
+    def __new__(cls, stage: Any, inner: Any) -> WeakAdopt:
+        """Stand for `stage` in the list of `inner`."""
+        self = super().__new__(cls, stage, _drop)  # type: ignore[call-arg]
+        self.key = id(stage)
+        self.inner = weakref.ref(inner)
+        return self
+
+    def __init__(self, stage: Any, inner: Any) -> None:
+        super().__init__(stage, _drop)  # type: ignore[call-arg]
+
+    @property
+    def target(self) -> Any:
+        """The stage, or None."""
+        return self()
+
+    def _live(self) -> bool:
+        target = self()
+        return target is not None and not target.done()
+
+    def fire(self, future: Any, outcome: Any) -> Any:
+        """Settle the stage, if it still exists; it, for the caller to follow."""
+        return _take_over(self(), outcome)
+
+
+KEYED.update((Adopt, WeakAdopt))
+
+
+def _drop(entry: Any) -> None:
+    """Take the entry of a stage that has died out of the future that it waited for."""
+    inner = entry.inner()
+    if inner is not None:
+        take(inner._link, entry)
+
+
+def _take_over(stage: Any, outcome: Any) -> Any:
+    if stage is None or not claim(stage):
+        return None
+    publish(stage, outcome)
+    return stage
+
+
+def pin(stage: Any) -> None:
+    """Let what a forwarded stage waits for hold it strongly: it has dependents now."""
+    if withdraw(stage._link, PIN) and (inner := parent_of(stage)) is not None:
+        if not attach(inner, entry := Adopt(stage)):  # beside the weak one: an edge once published must stay in sight
+            _settle_later(entry.fire(inner, inner._outcome))
+
+
+# -- rings ----------------------------------------------------------------------------------------------------------
+
+
+def is_ring(stage: Any, inner: Any) -> bool:
+    """Tell whether `inner`, for which `stage` waits now, waits for `stage`."""
+    if inner._parent is None or not is_consumed(stage):
+        return False
+    return any(up is stage or down is inner for down, up in zip(_below(stage), _above(inner), strict=False))
+
+
+def break_ring(stage: Any, inner: Any) -> None:
+    """Let `stage`, which waits for `inner` now, fail if `inner` waits for it."""
+    if is_ring(stage, inner) and claim(stage):
+        detach(inner, stage)
+        _settle_later(stage, _cycle(inner))
+
+
+def _above(future: Any) -> Iterator[Any]:
+    """Iterate over `future` and all that it waits for."""
+    todo, seen = [iter((future,))], set[int]()
+    while todo:
+        one = next(todo[-1], None)
+        if one is None:
+            todo.pop()
+        while isinstance(one, StandardFuture) and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            one = parent_of(one)
+        if not (one is None or isinstance(one, StandardFuture)):
+            todo.append(iter(one.sources()))
+
+
+def _below(future: Any) -> Iterator[Any]:
+    """Iterate over all that waits for `future`."""
+    todo, seen = [consumers(future)], set[int]()
+    while todo:
+        entry = next(todo[-1], None)
+        if entry is None:
+            todo.pop()
+            continue
+        one = entry if isinstance(entry, StandardFuture) else getattr(entry, "target", None)
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            todo.append(consumers(one))

@@ -1,0 +1,114 @@
+"""Somebody else's futures: adopted, so that they can be chained."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import weakref
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from futurechain.core import callback_threads as crew
+from futurechain.core import unobserved as report
+from futurechain.errors import LostFutureError
+from futurechain.failure import Failure
+from futurechain.future import INLINE, Future, Local
+from futurechain.core.state import PENDING, TICKET, claim, withdraw
+from futurechain.core.outcomes import outcome_of, publish
+from futurechain.core.handlers import Named
+from futurechain.core.loop import carry_on, settle
+
+__all__ = ["Foreign", "wrap_future"]
+
+T = TypeVar("T")
+
+
+class Foreign:
+    """The parent of a future that stands for one of somebody else's."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: cf.Future[Any]) -> None:
+        self._future = weakref.ref(future)
+
+    def sources(self) -> list[Any]:
+        """Return what we know it waits for: nothing."""
+        return []
+
+    def runs_abroad(self) -> bool:
+        """Tell whether the foreign future says that it runs."""
+        future = self._future()
+        return future is not None and future.running()
+
+    def abandon(self, child: Any) -> None:
+        """Cancel it, as far as it can be cancelled."""
+        future = self._future()
+        if future is not None:
+            with suppress(Exception):  # some executors' futures cannot be cancelled, and say so by raising
+                future.cancel()
+
+
+def wrap_future(future: cf.Future[T]) -> Future[T]:
+    """Adopt any ``concurrent.futures.Future``: return a `Future` with the same outcome; ours are returned as they are.
+
+    Cancelling the one that is returned cancels `future`. Dependents run in the thread that settles `future`, but
+    never on the manager thread of a pool, nor on the thread of an event loop.
+
+    Raises:
+        TypeError: if it is no such future.
+    """
+    if isinstance(future, Future):
+        return future
+    if not isinstance(future, cf.Future):
+        asyncio = type(future).__module__.endswith("asyncio")
+        hint = ": an asyncio future is awaited in its loop, and settles one of ours from there" if asyncio else ""
+        raise TypeError(f"wrap_future() wants a concurrent.futures.Future, not {future!r}{hint}")
+    relay = future.__dict__.setdefault("_futurechain_relay", fresh := _Relay())
+    ours: Any = relay.adopt(future)
+    if relay is fresh:
+        future.add_done_callback(relay)
+    elif future.done():
+        relay(future)
+    return cast("Future[T]", ours)
+
+
+class _Relay:
+    """A done callback of a foreign future, for all who adopt that; it notices when the future is dropped unsettled."""
+
+    __slots__ = ("_ours",)
+
+    def __init__(self) -> None:
+        self._ours: list[Any] = []
+        """The futures that stand for it, one as a rule; whoever pops one settles it."""
+
+    def adopt(self, foreign: cf.Future[Any]) -> Any:
+        """Return the future that stands for `foreign`; another one, if that was cancelled."""
+        for one in tuple(self._ours):
+            if one._outcome is PENDING:
+                return one
+            withdraw(self._ours, one)
+        ours: Any = Local()
+        ours._fn, ours._home, ours._parent = Named("wrap_future"), INLINE._home.at(1), Foreign(foreign)
+        ours._link, ours._outcome = [TICKET], PENDING
+        self._ours.append(ours)
+        return ours
+
+    def __call__(self, foreign: cf.Future[Any]) -> None:
+        while (ours := self._take()) is not None:
+            if claim(ours):
+                publish(ours, outcome_of(foreign))
+                crew.run(partial(carry_on, ours))
+
+    def _take(self) -> Any:
+        try:
+            return self._ours.pop()
+        except IndexError:
+            return None
+
+    def __del__(self) -> None:
+        while (ours := self._take()) is not None:
+            if claim(ours):
+                if not ours._is_consumed():
+                    ours.__dict__["_unwanted"] = True  # nothing depends on it: it is nobody's failure
+                error = LostFutureError("the foreign future it stands for was dropped without being settled")
+                report.rescue(partial(settle, ours, Failure(error)))

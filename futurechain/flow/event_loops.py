@@ -1,0 +1,97 @@
+"""Awaiting our futures where somebody else's event loop runs: asyncio's, or trio's.
+
+Neither is imported here before the program itself has done so. An entry in the future wakes the loop; it is taken back
+when the waiting task is cancelled, and then counts as a consumer no more.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from typing import Any
+
+from futurechain.core.cancel import let_go
+from futurechain.core.state import attach
+
+__all__ = ["foreign_driver"]
+
+Driver = Callable[[Any], Generator[Any, Any, Any]]
+
+
+def foreign_driver() -> Driver | None:
+    """Return how to wait in this thread: for asyncio, for trio, or None where neither runs."""
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return _wait_in_asyncio
+    trio: Any = sys.modules.get("trio")
+    if trio is not None:
+        with suppress(RuntimeError):
+            trio.lowlevel.current_task()
+            return _wait_in_trio
+    return None
+
+
+class _Wake:
+    """An entry: calls a function when the future is settled."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+
+    def _live(self) -> bool:
+        return True
+
+    def fire(self, future: Any, outcome: Any) -> None:
+        """Wake the loop, if it still runs."""
+        with suppress(RuntimeError):
+            self._call()
+
+
+def _leave(future: Any, entry: _Wake) -> None:
+    """Stop waiting; cancel the future if nobody else consumes it."""
+    let_go(future, entry)
+
+
+def _wait_in_asyncio(future: Any) -> Generator[Any, Any, None]:
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    entry = _Wake(lambda: loop.call_soon_threadsafe(wake))
+    if attach(future, entry):
+        future._before_waiting()
+        try:
+            yield from waiter
+        except BaseException:
+            _leave(future, entry)
+            raise
+    if future.cancelled():
+        raise asyncio.CancelledError
+
+
+def _wait_in_trio(future: Any) -> Generator[Any, Any, None]:
+    import trio
+
+    task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
+    waiting = [True]
+
+    def wake() -> None:
+        if waiting:
+            waiting.clear()
+            trio.lowlevel.reschedule(task)
+
+    def abort(_: object) -> trio.lowlevel.Abort:
+        waiting.clear()
+        _leave(future, entry)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    entry = _Wake(lambda: token.run_sync_soon(wake))
+    if attach(future, entry):
+        yield from trio.lowlevel.wait_task_rescheduled(abort).__await__()  # noqa: ASYNC105  # as await would

@@ -1,0 +1,209 @@
+"""Recording what happens to each stage, for a timeline.
+
+While a `trace` is on, every stage that is attached gets a record, and the core tells when it is queued, started and
+settled. The records hold names, times and types: no result and no exception lives longer for it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from os import PathLike
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from futurechain.viewing import trace_export as timeline
+from futurechain.errors import CancelledError
+from futurechain.failure import Failure
+from futurechain.core.handlers import Plan, label
+from futurechain.viewing.trace_export import Span
+from futurechain.core.observers import Observer, watch
+
+__all__ = ["duration", "trace"]
+
+
+FN, PLACE, PARENTS, ATTACHED, QUEUED, STARTED, SETTLED, TRACK, PROCESS, KIND, RETURNED = range(11)
+"""The fields of a record, which is a list because that costs a third of an object."""
+
+Record: TypeAlias = list[Any]
+
+
+class _Recorder(Observer):
+    """Keeps one record for each stage, for all traces that are on."""
+
+    __slots__ = ("records", "traces")
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.traces: list[trace] = []
+
+    def attached(self, stage: Any, parents: tuple[Any, ...]) -> None:
+        before = [parent._record for parent in parents]
+        record = stage._record = [stage._fn, stage._home, before, perf_counter(), None, None, None, "", 0, None, None]
+        self.records.append(record)
+
+    def adopted(self, stage: Any, inner: Any) -> None:
+        if stage._record is not None:
+            stage._record[PARENTS].append(inner._record)
+            stage._record[RETURNED] = perf_counter()
+
+    def queued(self, stage: Any) -> None:
+        if stage._record is not None:
+            stage._record[QUEUED] = perf_counter()
+
+    def started(self, stage: Any, run: Any) -> None:
+        record = stage._record
+        if record is not None:
+            record[TRACK] = run.track or _name_track(run)
+            record[STARTED] = perf_counter()
+
+    def ran(self, stage: Any, process: int, began: float) -> None:
+        if stage._record is not None:
+            stage._record[PROCESS], stage._record[STARTED] = process, began
+
+    def settled(self, stage: Any, outcome: Any) -> None:
+        record = stage._record
+        if record is not None:
+            record[SETTLED] = perf_counter()
+            record[KIND] = type(outcome) if type(outcome) is not Failure else _text(outcome)
+
+
+_recorder = _Recorder()
+
+
+def _name_track(run: Any) -> str:
+    run.track = threading.current_thread().name
+    return str(run.track)
+
+
+class trace:  # noqa: N801  # used as a function: `with trace() as t`
+    """Record every stage that is attached inside of the ``with`` block, whatever thread attaches it.
+
+    What is settled after the block is not recorded any more. Several may be on at the same time::
+
+        with trace() as t:
+            pool.submit(fetch, url).then(parse).result()
+        t.save("chains.html")
+    """
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._first = 0
+        self._records: list[Record] = []
+
+    def __enter__(self) -> Self:
+        with _entering:
+            if not _recorder.traces:
+                _recorder.records = []
+                watch.add(_recorder)
+            _recorder.traces.append(self)
+            self._records, self._first = _recorder.records, len(_recorder.records)
+        self._began = perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with _entering:
+            _recorder.traces.remove(self)
+            if not _recorder.traces:
+                watch.remove(_recorder)
+        self._records = self._records[self._first :]
+        self._first = 0
+        for record in self._records:
+            record[FN] = _Name(record[FN])  # the function itself may go
+
+    def spans(self) -> Sequence[Span]:
+        """Return what was recorded so far, in the order in which the stages were attached."""
+        records = self._records[self._first :]
+        numbers = {id(record): number for number, record in enumerate(records)}
+        return [self._span(record, numbers) for record in records]
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the recording to a file, whose suffix says what for.
+
+        Args:
+            path: ``.json`` is a trace for Perfetto; ``.html`` a page of its own, which needs no network.
+
+        Raises:
+            RuntimeError: if nothing was to be recorded, because there was no ``with`` block.
+            ValueError: if the suffix is another one.
+            OSError: if the file cannot be written.
+        """
+        if not self._began:
+            raise RuntimeError("this trace was never on: record with `with trace() as t:`, and save that")
+        timeline.save(self.spans(), path, "futurechain trace")
+
+    # -- what comes of it ---------------------------------------------------------------------------------------------
+
+    def _span(self, record: Record, numbers: dict[int, int]) -> Span:
+        executor, started, track, state = record[PLACE].home.name, record[STARTED], record[TRACK], _state(record)
+        if record[PROCESS]:
+            track = f"{executor}, process {record[PROCESS]}"
+        elif started is None and record[QUEUED] is not None and state in {"returned", "failed"}:
+            started, track = record[QUEUED], executor  # somebody else's executor does not say when it began
+        return Span(
+            number=numbers[id(record)],
+            name=_Name(record[FN]).text,
+            executor=executor,
+            track=track,
+            process=record[PROCESS] or os.getpid(),
+            attached=record[ATTACHED] - self._began,
+            queued=self._since(record[QUEUED]),
+            started=self._since(started),
+            settled=self._since(record[SETTLED]),
+            state=state,
+            detail=_detail(record[KIND]),
+            parents=tuple(dict.fromkeys(numbers[id(parent)] for parent in record[PARENTS] if id(parent) in numbers)),
+            returned=self._since(record[RETURNED]),
+        )
+
+    def _since(self, moment: float | None) -> float | None:
+        return None if moment is None else moment - self._began
+
+
+_entering = threading.Lock()
+
+
+class _Name:
+    """What is left of a stage's function when the trace is over."""
+
+    __slots__ = ("may_be_skipped", "text")
+
+    def __init__(self, fn: Any) -> None:
+        if type(fn) is _Name:
+            self.text: str = fn.text
+            self.may_be_skipped: bool = fn.may_be_skipped
+        else:
+            self.text = label(fn)
+            self.may_be_skipped = not issubclass(type(fn), Plan) or bool(fn.handlers())
+
+
+def _text(failure: Failure) -> tuple[str, str]:
+    """Return the state and the detail of a failed stage."""
+    if isinstance(failure.value, CancelledError):
+        return "cancelled", ""
+    return "failed", f"{type(failure.value).__name__}: {failure.getErrorMessage()}"[:200]
+
+
+def _state(record: Record) -> str:
+    kind = record[KIND]
+    if kind is None:
+        return "pending"
+    state = "returned" if isinstance(kind, type) else str(kind[0])
+    never_ran = record[STARTED] is None and record[QUEUED] is None and record[PARENTS]
+    return "passed" if never_ran and state != "cancelled" and _Name(record[FN]).may_be_skipped else state
+
+
+def _detail(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else kind[1] if kind else ""
+
+
+def duration(future: Any) -> float | None:
+    """Return how many seconds the stage took, if a trace has recorded that."""
+    record = getattr(future, "_record", None)
+    if record is None or record[STARTED] is None or record[SETTLED] is None:
+        return None
+    return float((record[RETURNED] or record[SETTLED]) - record[STARTED])
