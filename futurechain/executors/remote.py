@@ -39,7 +39,7 @@ from futurechain.core.outcomes import annotate, outcome_of, publish
 from futurechain.core.handlers import Finally, label
 from futurechain.core.thread_state import here
 from futurechain.core.loop import carry_on, settle
-from futurechain.executors.threads import refusal
+from futurechain.executors.pool import refusal
 from futurechain.core.observers import watch
 
 __all__ = ["ProcessPoolExecutor", "WrappedExecutor", "wrap_executor"]

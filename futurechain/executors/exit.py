@@ -1,0 +1,81 @@
+"""The end of the interpreter: one shutdown for all pools that still have chains, wherever these lead.
+
+The hook runs when the main thread has ended, before the standard pools' own hooks (the last one registered runs first). It
+lets no pool take outside work any more, and holds them all open for what comes from inside, since a chain may lead from
+one pool to any other. Then it waits while something moves: while a pool has something queued or running, or a stage of
+a pool rests on a timer, or on a handler that runs somewhere. What still is not settled then rests on what cannot come any
+more (a bare future, somebody's daemon thread), and fails; its error handlers and cleanups run, and may set things going
+again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from futurechain.core.flatten import _above as upstream
+from futurechain.core.handlers import Expiry
+from futurechain.core.state import RUNNING, parent_of
+from futurechain.core.stdlib import StandardFuture
+from futurechain.errors import ExecutorShutdownError
+from futurechain.executors.pool import all_pools, fail
+
+__all__ = ["arm"]
+
+PAUSE = 0.01
+"""Seconds between two looks."""
+MOST_ROUNDS = 100
+"""How often what cannot come is failed: its handlers might attach more of that for ever."""
+
+
+def arm() -> None:
+    """Register the hook, to run before those of the standard pools that were imported until now."""
+    threading._register_atexit(_end)  # type: ignore[attr-defined]
+
+
+def _end() -> None:
+    try:
+        for _ in range(MOST_ROUNDS):
+            _wait_for_movement()
+            if not _fail_the_rest():
+                break
+    finally:
+        for pool in all_pools():
+            pool.stop()
+
+
+def _wait_for_movement() -> None:
+    """Block while something moves; close what is opened meanwhile, too."""
+    while True:
+        for pool in all_pools():
+            pool.hold()
+        if not (any(pool.is_moving() for pool in all_pools()) or _is_awaited()):
+            return
+        time.sleep(PAUSE)
+
+
+def _is_awaited() -> bool:
+    """Tell whether a stage of a pool rests on something that comes by itself."""
+    return any(_will_come(one) for pool in all_pools() for stage in pool.unsettled() for one in upstream(stage))
+
+
+def _will_come(future: Any) -> bool:
+    """Tell whether a handler runs that settles `future`, or a timer is set for it."""
+    source, handler = parent_of(future), future._fn
+    if source is None or isinstance(source, StandardFuture):
+        if type(handler) is Expiry and handler.withdraw is not None and handler.withdraw.__self__.is_pending():
+            return True
+        being_settled = future.running() and RUNNING not in future._link
+        return being_settled or (source is not None and source.done())
+    timer = getattr(source, "timer", None)
+    return timer is not None and timer.is_pending()
+
+
+def _fail_the_rest() -> bool:
+    """Fail what is still unsettled; True if there was anything."""
+    stuck = [stage for pool in all_pools() for stage in pool.unsettled()]
+    for stage in stuck:
+        stage.__dict__["_unwanted"] = True  # nobody is left who could look at it
+        fail(stage, ExecutorShutdownError("the interpreter ends, and nothing under way settles what this stage waits for"))
+    return bool(stuck)

@@ -1,0 +1,186 @@
+"""What the schedulers of executors share that work somewhere else: in worker processes, or who knows where.
+
+Two things are different there. The thread on which a result arrives often serves everybody (the manager of a process pool,
+an event loop), so that no user code may run on it: `OutOfProcess.deliver` publishes the outcome, which wakes those who
+wait, hands the next stage over if that can be done without user code, and leaves the rest to a callback thread. And
+the worker does not share our memory: so what handles errors and cleans up, which is mostly a closure over a lock, a default
+or a logger, runs here, on a callback thread, while the chain stays on the pool.
+
+``jobs`` holds what callback threads still have to do for the pool; it is not over before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from futurechain.core import callback_threads
+from futurechain.core import unobserved
+from futurechain.core.handlers import Finally, Plan, label
+from futurechain.core.loop import carry_on
+from futurechain.core.observers import watch
+from futurechain.core.outcomes import annotate, publish
+from futurechain.core.scheduler import Call
+from futurechain.core.state import Bell, Waiter, claim, withdraw
+from futurechain.core.thread_state import here
+from futurechain.errors import StagePicklingError
+from futurechain.executors.pool import PoolScheduler, fail, handled_by, handles_failure, refuse
+from futurechain.failure import Failure
+from futurechain.future import Hop
+
+__all__ = ["OutOfProcess", "unpicklable"]
+
+
+class OutOfProcess(PoolScheduler):
+    """Starts calls on an executor whose results arrive on a thread that is not ours to use.
+
+    A pool's own scheduler defines `launch`, and calls `deliver` when an outcome has arrived.
+    """
+
+    __slots__ = ("jobs",)
+    hands_over = False
+    """Whether `launch` may be called on the thread on which results arrive."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.jobs: dict[int, Job] = {}
+
+    # -- what a pool defines --------------------------------------------------------------------------------------------
+
+    def launch(self, stage: Any, call: Call) -> None:
+        """Queue `call`, and `deliver` its outcome to `stage` some time; raises what the executor raises."""
+        raise NotImplementedError  # pragma: no cover
+
+    # -- as a scheduler ---------------------------------------------------------------------------------------------------
+
+    def takes_closures(self) -> bool:
+        return False
+
+    def is_working(self) -> bool:
+        return bool(self.jobs)
+
+    def start(self, stage: Any, call: Call) -> None:
+        if not self.is_registered(stage):
+            refuse(stage, self, call)
+        elif handles_failure(stage, call) and not self.takes_closures():
+            self.post(stage, lambda: _handle(stage, call))
+        else:
+            try:
+                self.launch(stage, call)
+            except BaseException as error:
+                self.fail(stage, error, call)
+
+    def fail(self, stage: Any, error: BaseException, call: Call | None = None) -> None:
+        """Fail `stage` in this thread, or on a callback thread if this one is not ours to use."""
+        if callback_threads.is_reserved():
+            self.post(stage, lambda: fail(stage, error, call))
+        else:
+            fail(stage, error, call)
+
+    def deliver(self, stage: Any, outcome: Any) -> None:
+        """Settle `stage` in whatever thread this is, without running user code here."""
+        if not claim(stage):
+            return
+        if type(outcome) is Failure:
+            outcome = Failure(outcome.value, path=annotate(outcome.value, stage))
+        job = Job(self, lambda: carry_on(stage))  # before the stage is published: a shutdown waits for it, too
+        run = here.run
+        run.within, before = self, run.within
+        try:
+            publish(stage, outcome)
+        finally:
+            run.within = before
+        if _wake(stage) or (self.hands_over and _hand_over(stage)):
+            job.end()
+        else:
+            callback_threads.post(job)
+
+    def post(self, stage: Any, action: Callable[[], object]) -> None:
+        """Do something for the chain of `stage` on a callback thread."""
+        callback_threads.post(Job(self, action))
+
+
+class Job:
+    """Something to do for a pool on a callback thread; the pool is not over before."""
+
+    __slots__ = ("_action", "_scheduler")
+
+    def __init__(self, scheduler: OutOfProcess, action: Callable[[], object]) -> None:
+        self._scheduler = scheduler
+        self._action = action
+        scheduler.jobs[id(self)] = self
+
+    def __call__(self) -> None:
+        run = here.run
+        run.within, before = self._scheduler, run.within  # what is attached or submitted here is inside work
+        try:
+            self._action()
+        finally:
+            run.within = before
+            self.end()
+
+    def end(self) -> None:
+        """Note that it is done, or that there was nothing to do."""
+        del self._action
+        self._scheduler.jobs.pop(id(self), None)
+        self._scheduler.end_if_over()
+
+
+def _handle(stage: Any, call: Call) -> None:
+    """Run an error handler or a cleanup here, with what it handles as the context of what it raises."""
+    if type(stage._fn) is Finally and (error := handled_by(stage, call)) is not None:
+        call = _while_handling(error, call), (), {}
+    stage._execute(call, stage._context)
+
+
+def _while_handling(error: BaseException, call: Call) -> Callable[[], Any]:
+    def begin() -> Any:
+        try:
+            return call[0]()
+        except BaseException as raised:
+            if raised is not error and raised.__context__ is None:
+                raised.__context__ = error
+            raise
+
+    return begin
+
+
+def _wake(stage: Any) -> bool:
+    """Wake the threads that wait for a settled stage; True if nothing else depends on it, and its end is known."""
+    link, woken = stage._link, False
+    for entry in tuple(link):
+        if isinstance(entry, (Waiter, Bell)) and withdraw(link, entry):
+            entry.fire(stage, stage._outcome)
+            woken = woken or isinstance(entry, Waiter)
+    if link.copy():  # the copy takes the list's lock: a plain look might be older than the outcome
+        return False
+    if not woken and type(stage._outcome) is Failure:
+        unobserved.unheard(stage, stage._outcome)
+    return True
+
+
+def _hand_over(stage: Any) -> bool:
+    """Start the only stage that depends on `stage`, if that needs no user code: a function for a value, elsewhere."""
+    link, outcome = stage._link, stage._outcome
+    only = link[0] if len(link) == 1 else None
+    if type(outcome) is Failure or type(only) is not Hop or isinstance(only._fn, Plan):
+        return False
+    if not (isinstance(only._home.home, PoolScheduler) and withdraw(link, only)):  # decides against a cancellation
+        return False
+    only._call, only._parent = (only._fn, (outcome,), {}), None
+    if watch.on:
+        watch.queued(only)
+    only._home.home.start(only, only._call)
+    return not link.copy()
+
+
+def unpicklable(stage: Any, scheduler: PoolScheduler, error: BaseException) -> StagePicklingError:
+    """Return the error of a stage of which some part cannot be pickled, as `error` says, with the remedies."""
+    fn = stage._call[0] if isinstance(stage._call, tuple) else stage._call
+    explained = StagePicklingError(
+        f"stage {label(fn)} cannot travel to {scheduler.name}: {error}. Use a module-level function with arguments and "
+        "results that pickle, or run this stage here with on=INLINE (the stages after it stay here too: give the next one "
+        "on= the pool again)"
+    )
+    explained.__cause__ = error
+    return explained
