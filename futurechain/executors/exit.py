@@ -25,6 +25,8 @@ __all__ = ["arm"]
 
 PAUSE = 0.01
 """Seconds between two looks."""
+OVERDUE = 5.0
+"""Seconds after which a timer that has not fired never will."""
 MOST_ROUNDS = 100
 """How often what cannot come is failed: its handlers might attach more of that for ever."""
 
@@ -63,13 +65,18 @@ def _is_awaited() -> bool:
 def _will_come(future: Any) -> bool:
     """Tell whether a handler runs that settles `future`, or a timer is set for it."""
     source, handler = parent_of(future), future._fn
-    if source is None or isinstance(source, StandardFuture):
-        if type(handler) is Expiry and handler.withdraw is not None and handler.withdraw.__self__.is_pending():
-            return True
-        being_settled = future.running() and RUNNING not in future._link
-        return being_settled or (source is not None and source.done())
-    timer = getattr(source, "timer", None)
-    return timer is not None and timer.is_pending()
+    if source is not None and not isinstance(source, StandardFuture):
+        timer = getattr(source, "timer", None)
+        return timer is not None and not _is_overdue(timer)
+    if type(handler) is Expiry and handler.withdraw is not None:
+        return not _is_overdue(handler.withdraw.__self__)  # type: ignore[attr-defined]  # the timer's own method
+    being_settled = future.running() and RUNNING not in future._link
+    return being_settled or (source is not None and source.done())
+
+
+def _is_overdue(timer: Any) -> bool:
+    """Tell whether `timer` does not fire by itself: it belongs to a clock that stands still."""
+    return bool(timer.is_pending()) and timer.deadline < time.monotonic() - OVERDUE
 
 
 def _fail_the_rest() -> bool:

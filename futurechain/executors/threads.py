@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call
+from futurechain.core.state import claim
 from futurechain.core.thread_state import here
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
@@ -85,7 +86,16 @@ class ThreadScheduler(PoolScheduler):
             watch.queued(task)
         (self.fresh if here.run.within is None else self.begun).append(task)
         if self.idle or len(self.present) < self.most:
+            self._staff_for(task)
+
+    def _staff_for(self, task: Any) -> None:
+        """Have a worker for `task`; withdraw it and raise if no thread can be started, and there is none."""
+        try:
             self.staff()
+        except RuntimeError:
+            if not self.present and claim(task):
+                self.unregister(task)
+                raise
 
     def _check(self, task: Any) -> None:
         """Refuse what comes from outside, or to a broken pool."""
@@ -103,8 +113,8 @@ class ThreadScheduler(PoolScheduler):
         self.begun.append(stage)
         try:
             self.staff()
-        except RuntimeError as error:  # no thread can be started; with none at all, nobody would ever come
-            if not self.present:
+        except RuntimeError as error:
+            if not self.present:  # with no thread at all, nobody would ever come
                 fail(stage, error, call)
         return None
 
@@ -120,7 +130,10 @@ class ThreadScheduler(PoolScheduler):
     # -- workers ----------------------------------------------------------------------------------------------------------
 
     def is_working(self) -> bool:
-        return bool(self.begun or self.fresh or len(self.idle) < len(self.present))
+        return len(self.idle) < len(self.present)  # and what is queued is pending
+
+    def is_moving(self) -> bool:
+        return self.is_working() or bool(self.present and (self.begun or self.fresh))
 
     def staff(self) -> None:
         """Have a worker for what was just queued: an idle one, or a new one up to the limit."""
