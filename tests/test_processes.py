@@ -20,7 +20,7 @@ import pytest
 import work
 from futurechain import INLINE, Future, ProcessPoolExecutor, ThreadPoolExecutor, fail, succeed, wrap_executor
 from futurechain.errors import ExecutorShutdownError, StagePicklingError
-from futurechain.executors.remote import call_there, time_there
+from futurechain.executors.parcel import call_there, time_there
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 

@@ -150,7 +150,7 @@ _LATER = {
     "ensure": "flow.coroutines",
     "mimebundle": "viewing.render",
     "suspend": "flow.coroutines",
-    "wrap_executor": "executors.remote",
+    "wrap_executor": "executors.wrapped",
     "wrap_future": "executors.wrapped_future",
 }
 

@@ -12,6 +12,7 @@ or a logger, runs here, on a callback thread, while the chain stays on the pool.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 from futurechain.core import callback_threads
@@ -26,7 +27,7 @@ from futurechain.core.thread_state import here
 from futurechain.errors import StagePicklingError
 from futurechain.executors.pool import PoolScheduler, fail, handled_by, handles_failure, refuse
 from futurechain.failure import Failure
-from futurechain.future import Hop
+from futurechain.future import Hop, new_task
 
 __all__ = ["OutOfProcess", "unpicklable"]
 
@@ -47,8 +48,11 @@ class OutOfProcess(PoolScheduler):
 
     # -- what a pool defines --------------------------------------------------------------------------------------------
 
-    def launch(self, stage: Any, call: Call) -> None:
-        """Queue `call`, and `deliver` its outcome to `stage` some time; raises what the executor raises."""
+    def launch(self, stage: Any, call: Call, *, begun: bool) -> None:
+        """Queue `call`, and `deliver` its outcome to `stage` some time; raises what the executor raises.
+
+        What has `begun` (a stage, and what comes from inside) goes before what has not.
+        """
         raise NotImplementedError  # pragma: no cover
 
     # -- as a scheduler ---------------------------------------------------------------------------------------------------
@@ -59,6 +63,29 @@ class OutOfProcess(PoolScheduler):
     def is_working(self) -> bool:
         return bool(self.jobs)
 
+    def submit(self, call: Call, context: Context | None = None) -> Any:
+        """Queue a task; return its future.
+
+        Raises:
+            TypeError: if there is no function to call.
+            RuntimeError: if it is refused; and what the executor raises.
+        """
+        task = new_task(Hop(), call[0], self.at(1))
+        task._call, task._context = call, context
+        self.admit(task)
+        try:
+            if watch.on:
+                watch.queued(task)
+            self.launch(task, call, begun=here.run.within is not None)
+        except BaseException:
+            self.unregister(task)
+            raise
+        return task
+
+    def forget(self) -> None:
+        super().forget()
+        self.jobs.clear()
+
     def start(self, stage: Any, call: Call) -> None:
         if not self.is_registered(stage):
             refuse(stage, self, call)
@@ -66,7 +93,7 @@ class OutOfProcess(PoolScheduler):
             self.post(stage, lambda: _handle(stage, call))
         else:
             try:
-                self.launch(stage, call)
+                self.launch(stage, call, begun=True)
             except BaseException as error:
                 self.fail(stage, error, call)
 
