@@ -24,7 +24,7 @@ from weakref import ref
 from futurechain import clock
 from futurechain.core import unobserved as report
 from futurechain.core.flatten import PLAIN_VALUES, break_ring, pin, resolve
-from futurechain.core.cancel import expire, give_up
+from futurechain.core.cancel import claim_to_cancel, expire, give_up
 from futurechain.core.scheduler import Call, Home, Place, Tail, chain_end, chain_of, extend, home_of, later
 from futurechain.errors import CancelledError, LostFutureError
 from futurechain.failure import Failure
@@ -339,10 +339,9 @@ class Future(StandardFuture[T]):
         Returns:
             True if it is cancelled now; False if it is running, or settled otherwise.
         """
-        if self.running() or not claim(self):
-            return self.cancelled()
-        give_up(self, Failure(CancelledError()))
-        return True
+        if claim_to_cancel(self):
+            give_up(self, Failure(CancelledError()))
+        return self.cancelled()
 
     def __await__(self) -> Generator[Any, Any, T]:
         self._heard()
@@ -673,7 +672,7 @@ def stage_on(parent: Any, plan: Any, executor: Any) -> Future[Any]:
     hop = _new(Hop, plan, following)
     hop._context = copy_context()
     hop._call = None
-    home.enlist(hop)
+    home.enlist(hop, parent)
     return cast("Future[Any]", _attach(parent, hop))
 
 

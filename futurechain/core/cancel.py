@@ -15,7 +15,7 @@ from futurechain.core.thread_state import here
 from futurechain.core.loop import leave, settle
 from futurechain.core.stdlib import StandardFuture
 
-__all__ = ["expire", "give_up", "let_go", "release"]
+__all__ = ["claim_to_cancel", "expire", "give_up", "let_go", "release"]
 
 def give_up(future: Any, failure: Failure) -> None:
     """Settle `future` (claimed) with `failure`, and cancel upward what nobody else consumes."""
@@ -57,15 +57,17 @@ def release(parent: Any, child: Any, *, shielded: bool = False) -> list[Any]:
     detach(parent, child)
     if shielded or parent._is_consumed():
         return []
-    if _claim_waiting(parent):
+    if claim_to_cancel(parent):
         return [parent]
     if not parent.done():
         parent.__dict__["_unwanted"] = True  # left to end; how it ends is of no interest any more
     return []
 
 
-def _claim_waiting(future: Any) -> bool:
-    return not future.running() and claim(future)
+def claim_to_cancel(future: Any) -> bool:
+    """Claim `future` unless it runs, and whoever runs it does not stop when asked."""
+    stop = getattr(parent_of(future), "stop", None)
+    return (not future.running() if stop is None else stop()) and claim(future)
 
 
 def expire(target: weakref.ref[Any], failure: Failure) -> None:

@@ -48,8 +48,8 @@ class Home:
         """Tell whether what runs here shares memory with us."""
         return True
 
-    def enlist(self, stage: Any) -> None:
-        """Note that `stage` will want to run here, so that a shutdown waits for it."""
+    def enlist(self, stage: Any, source: Any = None) -> None:
+        """Note that `stage`, attached to `source`, will want to run here, so that a shutdown waits for it."""
 
     def retire(self, stage: Any) -> None:
         """Note that `stage` is settled."""

@@ -7,7 +7,8 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ class Mapping(cf.Executor):
     """`map` with a buffer, and a ``with`` block that can cancel."""
 
     _cancel_on_error = False
+    _maps_in_chunks = False
 
     def map(
         self,
@@ -48,9 +50,15 @@ class Mapping(cf.Executor):
             raise TypeError(f"map() wants a whole number or None as its buffersize, not {buffersize!r}")
         if buffersize is not None and buffersize < 1:
             raise ValueError(f"map() wants a buffersize of at least 1, or None, not {buffersize}")
-        return self._map(fn, zip(*iterables), timeout, chunksize, buffersize)  # noqa: B905  # as the standard one does
+        if self._maps_in_chunks and chunksize < 1:
+            raise ValueError(f"map() wants a chunksize of at least 1, not {chunksize}")
+        calls = zip(*iterables)  # noqa: B905  # as the standard one does
+        if not self._maps_in_chunks or chunksize == 1:
+            return self._map(fn, calls, timeout, buffersize)
+        chunks = iter(lambda: (tuple(islice(calls, chunksize)),), ((),))
+        return chain.from_iterable(self._map(partial(call_each, fn), chunks, timeout, buffersize))
 
-    def _map(self, fn: Any, calls: Iterator[Any], timeout: float | None, chunksize: int, buffersize: int | None) -> Any:
+    def _map(self, fn: Any, calls: Iterator[Any], timeout: float | None, buffersize: int | None) -> Iterator[Any]:
         until = None if timeout is None else time.monotonic() + timeout
         futures = deque(self.submit(fn, *call) for call in islice(calls, buffersize))
         return _results(futures, until, weakref.ref(self), fn, calls if buffersize else iter(()))
@@ -60,6 +68,11 @@ class Mapping(cf.Executor):
     ) -> bool | None:
         self.shutdown(wait=True, cancel_futures=self._cancel_on_error and kind is not None)
         return False
+
+
+def call_each(fn: Callable[..., T], calls: tuple[tuple[Any, ...], ...]) -> list[T]:
+    """Make the calls of a chunk, in a worker process."""
+    return [fn(*call) for call in calls]
 
 
 def _results(

@@ -34,6 +34,8 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
     cleanups and Twisted-family callbacks run in this process, on a callback thread. Leaving the ``with`` block waits for whole chains.
     """
 
+    _maps_in_chunks = True
+
     def __init__(self, *args: Any, cancel_on_error: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._cancel_on_error = cancel_on_error

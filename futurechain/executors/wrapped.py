@@ -319,6 +319,7 @@ class WrappedExecutor(Mapping):
     def __init__(self, executor: cf.Executor) -> None:
         self._executor = executor
         self._home = _kind_of(executor)(self, executor)
+        self._maps_in_chunks = not self._home.takes_closures()
 
     def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)`` on the executor; return its future.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import weakref
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -40,19 +39,26 @@ class Foreign:
         future = self._future()
         return future is not None and future.running()
 
-    def abandon(self, child: Any) -> None:
-        """Cancel it, as far as it can be cancelled."""
+    def stop(self) -> bool:
+        """Ask it to be cancelled, running or not; False if it refuses: then it is left alone."""
         future = self._future()
-        if future is not None:
-            with suppress(Exception):  # some executors' futures cannot be cancelled, and say so by raising
-                future.cancel()
+        if future is None:
+            return True
+        try:
+            return bool(future.cancel())
+        except Exception:  # some futures cannot be cancelled, and say so by raising
+            return False
+
+    def abandon(self, child: Any) -> None:
+        """Do no more: whoever cancels the one that stands for it has called `stop`."""
 
 
 def wrap_future(future: cf.Future[T]) -> Future[T]:
     """Adopt any ``concurrent.futures.Future``: return a `Future` with the same outcome; ours are returned as they are.
 
-    Cancelling the one that is returned cancels `future`. Dependents run in the thread that settles `future`, but
-    never on the manager thread of a pool, nor on the thread of an event loop.
+    Cancelling the one that is returned, or the last of its dependents, always asks `future`, running or not; if that
+    refuses, nothing changes. Dependents run in the thread that settles `future`, but never on the manager thread of
+    a pool, nor on the thread of an event loop.
 
     Raises:
         TypeError: if it is no such future.
