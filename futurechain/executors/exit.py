@@ -16,10 +16,10 @@ from typing import Any
 
 from futurechain.core.flatten import _above as upstream
 from futurechain.core.handlers import Expiry
-from futurechain.core.state import RUNNING, parent_of
+from futurechain.core.state import consumers, parent_of
 from futurechain.core.stdlib import StandardFuture
 from futurechain.errors import ExecutorShutdownError
-from futurechain.executors.pool import all_pools, fail
+from futurechain.executors.pool import all_pools, fail, is_being_settled
 
 __all__ = ["arm"]
 
@@ -70,8 +70,7 @@ def _will_come(future: Any) -> bool:
         return timer is not None and not _is_overdue(timer)
     if type(handler) is Expiry and handler.withdraw is not None:
         return not _is_overdue(handler.withdraw.__self__)  # type: ignore[attr-defined]  # the timer's own method
-    being_settled = future.running() and RUNNING not in future._link
-    return being_settled or (source is not None and source.done())
+    return is_being_settled(future) or (source is not None and source.done())
 
 
 def _is_overdue(timer: Any) -> bool:
@@ -82,7 +81,17 @@ def _is_overdue(timer: Any) -> bool:
 def _fail_the_rest() -> bool:
     """Fail what is still unsettled; True if there was anything."""
     stuck = [stage for pool in all_pools() for stage in pool.unsettled()]
+    _expect_no_look(stuck)
     for stage in stuck:
-        stage.__dict__["_unwanted"] = True  # nobody is left who could look at it
         fail(stage, ExecutorShutdownError("the interpreter ends, and nothing under way settles what this stage waits for"))
     return bool(stuck)
+
+
+def _expect_no_look(todo: list[Any]) -> None:
+    """Let the failure of these futures, and of those behind them, be nobody's loss: nobody is left who could look."""
+    todo = todo.copy()
+    while todo:
+        one = todo.pop()
+        if isinstance(one, StandardFuture) and "_unwanted" not in one.__dict__:
+            one.__dict__["_unwanted"] = True
+            todo += (getattr(entry, "target", entry) for entry in consumers(one))

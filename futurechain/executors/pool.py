@@ -40,13 +40,14 @@ from futurechain.core.loop import settle
 from futurechain.core.outcomes import annotate, publish
 from futurechain.core.scheduler import Call
 from futurechain.core.scheduler import Home as Scheduler
-from futurechain.core.state import claim
+from futurechain.core.state import RUNNING, claim, parent_of
+from futurechain.core.stdlib import StandardFuture
 from futurechain.core.thread_state import here
 from futurechain.errors import ExecutorShutdownError
 from futurechain.failure import Failure
 from futurechain.future import Future
 
-__all__ = ["PoolScheduler", "all_pools", "fail", "handles_failure", "refusal", "refuse"]
+__all__ = ["PoolScheduler", "all_pools", "fail", "handles_failure", "is_being_settled", "refusal", "refuse"]
 
 _HELD = 0
 """The key in ``pending`` under which the end of the interpreter keeps a pool from being over: no object's identity."""
@@ -149,10 +150,18 @@ class PoolScheduler(Scheduler):
         return f"shutdown of {self.name}" if self.shut else "interpreter shutdown"
 
     def _is_inside(self, source: Any) -> bool:
-        within = here.run.within
-        if within is self or (within is not None and not self.shut):
-            return not self.over
-        return source is not None and any(id(one) in self.pending for one in upstream(source))
+        run = here.run
+        if self.over:
+            return False
+        if run.within is self or (not self.shut and (run.within is not None or run.depth)):
+            return True
+        if source is not None and any(id(one) in self.pending for one in upstream(source)):
+            return True
+        return bool(run.depth) and self._awaits_a_handler()
+
+    def _awaits_a_handler(self) -> bool:
+        """Tell whether a handler is running somewhere for which a stage here waits: that of a retry, for example."""
+        return any(is_being_settled(one) for stage in self.unsettled() for one in upstream(stage) if one is not stage)
 
     # -- ending -----------------------------------------------------------------------------------------------------------
 
@@ -262,6 +271,14 @@ def fail(stage: Any, error: BaseException, call: Call | None = None) -> None:
 def refuse(stage: Any, scheduler: PoolScheduler, call: Call | None = None) -> None:
     """Fail `stage`: its executor takes no more."""
     fail(stage, ExecutorShutdownError(refusal(scheduler.name)), call)
+
+
+def is_being_settled(future: Any) -> bool:
+    """Tell whether somebody runs the handler of `future`, or settles it just now."""
+    source = parent_of(future)
+    if source is not None and not isinstance(source, StandardFuture):
+        return False
+    return bool(future.running()) and RUNNING not in future._link
 
 
 def _after_fork() -> None:
