@@ -29,7 +29,7 @@ from futurechain.executors.pool import PoolScheduler, fail, handled_by, handles_
 from futurechain.failure import Failure
 from futurechain.future import Hop, new_task
 
-__all__ = ["OutOfProcess", "unpicklable"]
+__all__ = ["Job", "OutOfProcess", "unpicklable"]
 
 
 class OutOfProcess(PoolScheduler):

@@ -36,7 +36,7 @@ from futurechain.core.thread_state import here
 from futurechain.errors import BrokenExecutor, ExecutorShutdownError
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
-from futurechain.executors.out_of_process import OutOfProcess, unpicklable
+from futurechain.executors.out_of_process import Job, OutOfProcess, unpicklable
 from futurechain.executors.parcel import Parcel, Timed
 from futurechain.executors.pool import refusal
 from futurechain.failure import Failure
@@ -238,18 +238,8 @@ class ThreadsScheduler(WrappedScheduler):
         return future, Launched(future)
 
     def receive(self, stage: Any, outcome: Any) -> None:
-        if not claim(stage):
-            return
-        run = here.run
-        run.within, before = self, run.within
-        try:
-            if type(outcome) is Failure:
-                outcome = Failure(outcome.value, path=annotate(outcome.value, stage))
-            elif (outcome := resolve(stage, outcome)) is PENDING:
-                return
-            settle(stage, outcome)
-        finally:
-            run.within = before
+        if claim(stage):
+            Job(self, partial(_settle_here, stage, outcome))()
 
 
 class ProcessScheduler(WrappedScheduler):
@@ -267,6 +257,14 @@ class ProcessScheduler(WrappedScheduler):
         parcel = Parcel(call)
         future = standard.ProcessPoolExecutor.submit(foreign, parcel)
         return future, LaunchedParcel(future, parcel)
+
+
+def _settle_here(stage: Any, outcome: Any) -> None:
+    if type(outcome) is Failure:
+        outcome = Failure(outcome.value, path=annotate(outcome.value, stage))
+    elif (outcome := resolve(stage, outcome)) is PENDING:
+        return
+    settle(stage, outcome)
 
 
 def _run_within(scheduler: Scheduler, context: Context, call: Call) -> Any:
