@@ -14,12 +14,12 @@ import threading
 import time
 from typing import Any
 
-from futurechain.core.flatten import _above as upstream
+from futurechain.core.delivery import is_owned
+from futurechain.core.flatten import upstream
 from futurechain.core.handlers import Expiry
-from futurechain.core.state import consumers, parent_of
-from futurechain.core.stdlib import StandardFuture
+from futurechain.core.state import State, consumers, source_of
 from futurechain.errors import ExecutorShutdownError
-from futurechain.executors.pool import all_pools, fail, is_being_settled
+from futurechain.executors.pool import all_pools, fail
 
 __all__ = ["arm"]
 
@@ -64,13 +64,13 @@ def _is_awaited() -> bool:
 
 def _will_come(future: Any) -> bool:
     """Tell whether a handler runs that settles `future`, or a timer is set for it."""
-    source, handler = parent_of(future), future._fn
-    if source is not None and not isinstance(source, StandardFuture):
+    source, handler = source_of(future), future._handler
+    if source is not None and not isinstance(source, State):
         timer = getattr(source, "timer", None)
         return timer is not None and not _is_overdue(timer)
     if type(handler) is Expiry and handler.withdraw is not None:
         return not _is_overdue(handler.withdraw.__self__)  # type: ignore[attr-defined]  # the timer's own method
-    return is_being_settled(future) or (source is not None and source.done())
+    return is_owned(future) or (source is not None and source.done())
 
 
 def _is_overdue(timer: Any) -> bool:
@@ -92,6 +92,6 @@ def _expect_no_look(todo: list[Any]) -> None:
     todo = todo.copy()
     while todo:
         one = todo.pop()
-        if isinstance(one, StandardFuture) and "_unwanted" not in one.__dict__:
+        if isinstance(one, State) and "_unwanted" not in one.__dict__:
             one.__dict__["_unwanted"] = True
             todo += (getattr(entry, "target", entry) for entry in consumers(one))

@@ -16,18 +16,19 @@ from contextvars import Context
 from typing import Any
 
 from futurechain.core import callback_threads
-from futurechain.core import unobserved
-from futurechain.core.handlers import Finally, Plan, label
-from futurechain.core.loop import carry_on
+from futurechain.core.attaching import new_task
+from futurechain.core.delivery import take_next_stage, wake_waiting
+from futurechain.core.handlers import Finally, label
+from futurechain.core.loop import execute, run_dependents
 from futurechain.core.observers import watch
-from futurechain.core.outcomes import annotate, publish
-from futurechain.core.scheduler import Call
-from futurechain.core.state import Bell, Waiter, claim, withdraw
-from futurechain.core.thread_state import here
+from futurechain.core.scheduler import Call, Scheduler
+from futurechain.core.state import claim, has_dependents, publish
+from futurechain.core.thread_state import current
+from futurechain.core.unobserved import annotate
 from futurechain.errors import StagePicklingError
 from futurechain.executors.pool import PoolScheduler, fail, handled_by, handles_failure, refuse
 from futurechain.failure import Failure
-from futurechain.future import Hop, new_task
+from futurechain.future import ExecutorStage
 
 __all__ = ["Job", "OutOfProcess", "unpicklable"]
 
@@ -39,8 +40,6 @@ class OutOfProcess(PoolScheduler):
     """
 
     __slots__ = ("jobs",)
-    hands_over = False
-    """Whether `launch` may be called on the thread on which results arrive."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -70,13 +69,13 @@ class OutOfProcess(PoolScheduler):
             TypeError: if there is no function to call.
             RuntimeError: if it is refused; and what the executor raises.
         """
-        task = new_task(Hop(), call[0], self.at(1))
+        task = new_task(ExecutorStage, call[0], self)
         task._call, task._context = call, context
         self.admit(task)
         try:
             if watch.on:
                 watch.queued(task)
-            self.launch(task, call, begun=here.run.within is not None)
+            self.launch(task, call, begun=current.thread.within is not None)
         except BaseException:
             self.unregister(task)
             raise
@@ -98,29 +97,36 @@ class OutOfProcess(PoolScheduler):
                 self.fail(stage, error, call)
 
     def fail(self, stage: Any, error: BaseException, call: Call | None = None) -> None:
-        """Fail `stage` in this thread, or on a callback thread if this one is not ours to use."""
-        if callback_threads.is_reserved():
-            self.post(stage, lambda: fail(stage, error, call))
-        else:
-            fail(stage, error, call)
+        """Fail a stage that could not be launched."""
+        fail(stage, error, call)
 
     def deliver(self, stage: Any, outcome: Any) -> None:
         """Settle `stage` in whatever thread this is, without running user code here."""
         if not claim(stage):
             return
         if type(outcome) is Failure:
-            outcome = Failure(outcome.value, path=annotate(outcome.value, stage))
-        job = Job(self, lambda: carry_on(stage))  # before the stage is published: a shutdown waits for it, too
-        run = here.run
+            annotate(outcome.value, stage)
+        job = Job(self, lambda: run_dependents(stage))  # before the stage is published: a shutdown waits for it, too
+        run = current.thread
         run.within, before = self, run.within
         try:
             publish(stage, outcome)
         finally:
             run.within = before
-        if _wake(stage) or (self.hands_over and _hand_over(stage)):
+        if wake_waiting(stage) or self._hand_over(stage):
             job.end()
         else:
             callback_threads.post(job)
+
+    def _hand_over(self, stage: Any) -> bool:
+        """Start the only stage that waits for `stage`, if that can be done here; True if nothing is left to do."""
+        following = take_next_stage(stage, _starts_anywhere) if self.starts_anywhere else None
+        if following is None:
+            return False
+        if watch.on:
+            watch.queued(following)
+        following._scheduler.start(following, following._call)
+        return not has_dependents(stage)
 
     def post(self, stage: Any, action: Callable[[], object]) -> None:
         """Do something for the chain of `stage` on a callback thread."""
@@ -138,7 +144,7 @@ class Job:
         scheduler.jobs[id(self)] = self
 
     def __call__(self) -> None:
-        run = here.run
+        run = current.thread
         run.within, before = self._scheduler, run.within  # what is attached or submitted here is inside work
         try:
             self._action()
@@ -153,11 +159,15 @@ class Job:
         self._scheduler.end_if_over()
 
 
+def _starts_anywhere(scheduler: Scheduler) -> bool:
+    return isinstance(scheduler, PoolScheduler) and scheduler.starts_anywhere
+
+
 def _handle(stage: Any, call: Call) -> None:
     """Run an error handler or a cleanup here, with what it handles as the context of what it raises."""
-    if type(stage._fn) is Finally and (error := handled_by(stage, call)) is not None:
+    if type(stage._handler) is Finally and (error := handled_by(stage, call)) is not None:
         call = _while_handling(error, call), (), {}
-    stage._execute(call, stage._context)
+    execute(stage, call, stage._context)
 
 
 def _while_handling(error: BaseException, call: Call) -> Callable[[], Any]:
@@ -170,35 +180,6 @@ def _while_handling(error: BaseException, call: Call) -> Callable[[], Any]:
             raise
 
     return begin
-
-
-def _wake(stage: Any) -> bool:
-    """Wake the threads that wait for a settled stage; True if nothing else depends on it, and its end is known."""
-    link, woken = stage._link, False
-    for entry in tuple(link):
-        if isinstance(entry, (Waiter, Bell)) and withdraw(link, entry):
-            entry.fire(stage, stage._outcome)
-            woken = woken or isinstance(entry, Waiter)
-    if link.copy():  # the copy takes the list's lock: a plain look might be older than the outcome
-        return False
-    if not woken and type(stage._outcome) is Failure:
-        unobserved.unheard(stage, stage._outcome)
-    return True
-
-
-def _hand_over(stage: Any) -> bool:
-    """Start the only stage that depends on `stage`, if that needs no user code: a function for a value, elsewhere."""
-    link, outcome = stage._link, stage._outcome
-    only = link[0] if len(link) == 1 else None
-    if type(outcome) is Failure or type(only) is not Hop or isinstance(only._fn, Plan):
-        return False
-    if not (isinstance(only._home.home, PoolScheduler) and withdraw(link, only)):  # decides against a cancellation
-        return False
-    only._call, only._parent = (only._fn, (outcome,), {}), None
-    if watch.on:
-        watch.queued(only)
-    only._home.home.start(only, only._call)
-    return not link.copy()
 
 
 def unpicklable(stage: Any, scheduler: PoolScheduler, error: BaseException) -> StagePicklingError:

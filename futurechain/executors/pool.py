@@ -34,20 +34,19 @@ from functools import partial
 from typing import Any
 
 from futurechain.core import callback_threads
-from futurechain.core.flatten import _above as upstream
+from futurechain.core.delivery import is_owned
+from futurechain.core.flatten import upstream
 from futurechain.core.handlers import Catch, Finally, Then
 from futurechain.core.loop import settle
-from futurechain.core.outcomes import annotate, publish
-from futurechain.core.scheduler import Call
-from futurechain.core.scheduler import Home as Scheduler
-from futurechain.core.state import RUNNING, claim, parent_of
-from futurechain.core.stdlib import StandardFuture
-from futurechain.core.thread_state import here
+from futurechain.core.scheduler import Call, Scheduler
+from futurechain.core.state import claim, publish
+from futurechain.core.thread_state import ThreadState, current
+from futurechain.core.unobserved import annotate
 from futurechain.errors import ExecutorShutdownError
 from futurechain.failure import Failure
 from futurechain.future import Future
 
-__all__ = ["PoolScheduler", "all_pools", "fail", "handles_failure", "is_being_settled", "refusal", "refuse"]
+__all__ = ["PoolScheduler", "all_pools", "fail", "handled_by", "handles_failure", "refusal", "refuse"]
 
 _HELD = 0
 """The key in ``pending`` under which the end of the interpreter keeps a pool from being over: no object's identity."""
@@ -62,6 +61,8 @@ class PoolScheduler(Scheduler):
     """
 
     __slots__ = ("closing", "ended", "over", "pending", "shut")
+    starts_anywhere = False
+    """Whether `start` may be called on a thread that serves everybody, since it does nothing but queue."""
     is_awaited = True
     """Whether the end of the interpreter waits for what is under way here."""
 
@@ -102,9 +103,9 @@ class PoolScheduler(Scheduler):
     def unregister(self, stage: Any) -> None:
         """Note that `stage` is settled."""
         if self.closing:
-            run = here.run
-            if run.within is None and not callback_threads.is_reserved():
-                self._stay(run)
+            thread = current.thread
+            if thread.within is None and not callback_threads.is_reserved():
+                self._stay(thread)
             self.pending.pop(id(stage), None)
             self.end_if_over()
         else:
@@ -112,25 +113,23 @@ class PoolScheduler(Scheduler):
             if self.closing:  # it was closed in between, and perhaps by somebody who has seen the stage
                 self.end_if_over()
 
-    def _stay(self, run: Any) -> None:
+    def _stay(self, thread: ThreadState) -> None:
         """Let this thread, which settles a stage, be within the pool until it has carried that on."""
         stay = Future[None]()
-        stay.add_done_callback(partial(self._leave, run))
+        stay.add_done_callback(partial(self._leave, thread))
         if claim(stay):
             self.pending[id(stay)] = None
-            run.within = self
+            thread.within = self
             publish(stay, None)
-            run.later.append(stay)
+            thread.later.append(stay)
 
-    def _leave(self, run: Any, stay: Any) -> None:
-        run.within = None
-        if run.later:  # what was put off meanwhile may be of the same chain
-            self._stay(run)
+    def _leave(self, thread: ThreadState, stay: Any) -> None:
+        thread.within = None
+        if thread.later:  # what was put off meanwhile may be of the same chain
+            self._stay(thread)
         self.pending.pop(id(stay), None)
         self.end_if_over()
 
-    enlist = register
-    retire = unregister
 
     def is_registered(self, stage: Any) -> bool:
         """Tell whether `stage` was taken, and is not settled."""
@@ -150,18 +149,18 @@ class PoolScheduler(Scheduler):
         return f"shutdown of {self.name}" if self.shut else "interpreter shutdown"
 
     def _is_inside(self, source: Any) -> bool:
-        run = here.run
+        thread = current.thread
         if self.over:
             return False
-        if run.within is self or (not self.shut and (run.within is not None or run.depth)):
+        if thread.within is self or (not self.shut and (thread.within is not None or thread.depth)):
             return True
         if source is not None and any(id(one) in self.pending for one in upstream(source)):
             return True
-        return bool(run.depth) and self._awaits_a_handler()
+        return bool(thread.depth) and self._awaits_a_handler()
 
     def _awaits_a_handler(self) -> bool:
         """Tell whether a handler is running somewhere for which a stage here waits: that of a retry, for example."""
-        return any(is_being_settled(one) for stage in self.unsettled() for one in upstream(stage) if one is not stage)
+        return any(is_owned(one) for stage in self.unsettled() for one in upstream(stage) if one is not stage)
 
     # -- ending -----------------------------------------------------------------------------------------------------------
 
@@ -187,7 +186,7 @@ class PoolScheduler(Scheduler):
 
     def wait(self) -> None:
         """Block until it is over; not in a thread that works for it, which would wait for itself."""
-        if here.run.within is not self:
+        if current.thread.within is not self:
             self.ended.wait()
 
     def end_if_over(self) -> None:
@@ -244,7 +243,7 @@ def refusal(name: str) -> str:
 
 def handles_failure(stage: Any, call: Call) -> bool:
     """Tell whether `call` handles an error of the stage before, or cleans up."""
-    handler = stage._fn
+    handler = stage._handler
     if type(handler) is Then:
         return handler.on_error is call[0] and issubclass(type(call[1][0]), BaseException)
     return type(handler) in (Catch, Finally)
@@ -252,33 +251,29 @@ def handles_failure(stage: Any, call: Call) -> bool:
 
 def handled_by(stage: Any, call: Call) -> BaseException | None:
     """Return the exception that `call` was to handle, if there is one."""
-    handler = stage._fn
+    handler = stage._handler
     if type(handler) is Finally:
         return handler.kept.value if type(handler.kept) is Failure else None
     return call[1][0] if handles_failure(stage, call) else None
 
 
 def fail(stage: Any, error: BaseException, call: Call | None = None) -> None:
-    """Fail `stage`, unless it is settled, with its name noted on `error`, and with what `call` was to handle as context."""
+    """Fail `stage`, unless it is settled: with a note of its name, and what `call` was to handle as the context.
+
+    Its dependents run in this thread, or on a callback thread if this one serves everybody.
+    """
     if not claim(stage):
         return
     before = None if call is None else handled_by(stage, call)
     if before is not None and before is not error and error.__context__ is None:
         error.__context__ = before
-    settle(stage, Failure(error, path=annotate(error, stage)))
+    annotate(error, stage)
+    callback_threads.run(partial(settle, stage, Failure(error)))
 
 
 def refuse(stage: Any, scheduler: PoolScheduler, call: Call | None = None) -> None:
     """Fail `stage`: its executor takes no more."""
     fail(stage, ExecutorShutdownError(refusal(scheduler.name)), call)
-
-
-def is_being_settled(future: Any) -> bool:
-    """Tell whether somebody runs the handler of `future`, or settles it just now."""
-    source = parent_of(future)
-    if source is not None and not isinstance(source, StandardFuture):
-        return False
-    return bool(future.running()) and RUNNING not in future._link
 
 
 def _after_fork() -> None:

@@ -6,9 +6,10 @@ import concurrent.futures.process as standard
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
+from futurechain.core.attaching import MISSING
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.wrapped import ProcessScheduler
-from futurechain.future import MISSING, Future
+from futurechain.future import Future
 
 __all__ = ["ProcessPoolExecutor"]
 
@@ -39,7 +40,7 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
     def __init__(self, *args: Any, cancel_on_error: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._cancel_on_error = cancel_on_error
-        self._home = _Scheduler(self, self)
+        self._scheduler = _Scheduler(self, self)
 
     def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)`` in a worker process; return its future.
@@ -49,7 +50,7 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
             RuntimeError: after the shutdown.
             BrokenProcessPool: if a worker was killed.
         """
-        return cast("Future[T]", self._home.submit((fn, args, kwargs)))
+        return cast("Future[T]", self._scheduler.submit((fn, args, kwargs)))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no new outside work, and let what was begun end: whole chains.
@@ -58,8 +59,8 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
             wait: block until then (not on a callback thread of this pool, which would wait for itself).
             cancel_futures: cancel what has not begun, stages included.
         """
-        self._home.shut_down(self, wait=wait, cancel_futures=cancel_futures)
+        self._scheduler.shut_down(self, wait=wait, cancel_futures=cancel_futures)
 
     def __repr__(self) -> str:
-        state = "shut down" if self._home.closing else "open"
-        return f"<{type(self).__name__} {self._home.name} {state}, {len(self._processes or ())} processes>"
+        state = "shut down" if self._scheduler.closing else "open"
+        return f"<{type(self).__name__} {self._scheduler.name} {state}, {len(self._processes or ())} processes>"

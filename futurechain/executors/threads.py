@@ -30,15 +30,17 @@ from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from futurechain.core.attaching import MISSING, new_task
+from futurechain.core.loop import execute
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call
 from futurechain.core.state import claim
-from futurechain.core.thread_state import here
+from futurechain.core.thread_state import current
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.pool import PoolScheduler, fail, refuse
 from futurechain.executors.work_queue import WorkQueue
-from futurechain.future import MISSING, Future, Hop, new_task
+from futurechain.future import ExecutorStage, Future
 
 __all__ = ["ThreadPoolExecutor"]
 
@@ -52,6 +54,7 @@ BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 class ThreadScheduler(PoolScheduler):
     """The workers of one pool, and what they have to do."""
 
+    starts_anywhere = True
     __slots__ = ("begun", "broken", "fresh", "hired", "idle", "initializer", "most", "present", "threads")
 
     def __init__(self, name: str, most: int, initializer: Callable[[], object] | None) -> None:
@@ -84,7 +87,7 @@ class ThreadScheduler(PoolScheduler):
             self._check(task)
         if watch.on:
             watch.queued(task)
-        (self.fresh if here.run.within is None else self.begun).append(task)
+        (self.fresh if current.thread.within is None else self.begun).append(task)
         if self.idle or len(self.present) < self.most:
             self._staff_for(task)
 
@@ -188,7 +191,7 @@ class ThreadScheduler(PoolScheduler):
 
     def join(self) -> None:
         """Wait until it is over and the workers have ended; not in one of them, which would wait for itself."""
-        if here.run.within is not self:
+        if current.thread.within is not self:
             self.wait()
             for thread in tuple(self.threads):
                 thread.join()
@@ -204,8 +207,8 @@ class ThreadScheduler(PoolScheduler):
 
 def _work(pool: ThreadScheduler) -> None:
     """Execute what is queued until the pool ends: the body of a worker thread."""
-    run = here.run
-    run.pool = run.within = pool
+    thread = current.thread
+    thread.pool = thread.within = pool
     try:
         if _prepare(pool):
             _execute_all(pool)
@@ -239,7 +242,7 @@ def _execute_all(pool: ThreadScheduler) -> None:
         except IndexError:
             continue
         try:
-            task._execute(task._call, task._context)
+            execute(task, task._call, task._context)
         except BaseException:
             logger.critical("Exception in worker", exc_info=True)
         del task
@@ -287,9 +290,8 @@ class ThreadPoolExecutor(Mapping, standard.ThreadPoolExecutor):
         self._thread_name_prefix = thread_name_prefix or f"ThreadPoolExecutor-{self._counter()}"  # type: ignore[attr-defined]
         self._cancel_on_error = cancel_on_error
         prepare = None if initializer is None else lambda: initializer(*initargs)
-        self._home = ThreadScheduler(self._thread_name_prefix, most, prepare)
-        self._first = self._home.at(1)
-        weakref.finalize(self, self._home.close).atexit = False
+        self._scheduler = ThreadScheduler(self._thread_name_prefix, most, prepare)
+        weakref.finalize(self, self._scheduler.close).atexit = False
 
     def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)``; return its future.
@@ -299,10 +301,10 @@ class ThreadPoolExecutor(Mapping, standard.ThreadPoolExecutor):
             RuntimeError: after the shutdown.
             BrokenThreadPool: if the initializer failed.
         """
-        task = new_task(Hop(), fn, self._first)
+        task = new_task(ExecutorStage, fn, self._scheduler)
         task._context = copy_context()
         task._call = fn, args, kwargs
-        self._home.submit(task)
+        self._scheduler.submit(task)
         return cast("Future[T]", task)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -312,9 +314,9 @@ class ThreadPoolExecutor(Mapping, standard.ThreadPoolExecutor):
             wait: block until then (not in a worker of this pool, which would wait for itself).
             cancel_futures: cancel what has not begun, stages included.
         """
-        self._home.close(cancel_futures=cancel_futures)
+        self._scheduler.close(cancel_futures=cancel_futures)
         if wait:
-            self._home.join()
+            self._scheduler.join()
 
     # What the standard class calls so, for those who look.
 
@@ -322,23 +324,23 @@ class ThreadPoolExecutor(Mapping, standard.ThreadPoolExecutor):
 
         @property
         def _threads(self) -> set[threading.Thread]:
-            return self._home.threads
+            return self._scheduler.threads
 
         @property
         def _work_queue(self) -> WorkQueue:
-            return WorkQueue(self._home)
+            return WorkQueue(self._scheduler)
 
         @property
         def _broken(self) -> Any:
-            return self._home.broken and BROKEN
+            return self._scheduler.broken and BROKEN
 
         @property
         def _shutdown(self) -> bool:
-            return self._home.closing
+            return self._scheduler.closing
 
     def __repr__(self) -> str:
-        state = "shut down" if self._home.closing else "open"
-        return f"<{type(self).__name__} {self._home.name} {state}, {len(self._home.threads)} threads>"
+        state = "shut down" if self._scheduler.closing else "open"
+        return f"<{type(self).__name__} {self._scheduler.name} {state}, {len(self._scheduler.threads)} threads>"
 
 
 interpreter.arm()

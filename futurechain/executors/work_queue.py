@@ -8,6 +8,7 @@ from functools import partial
 from queue import Empty
 from typing import Any
 
+from futurechain.core.loop import execute
 from futurechain.core.unobserved import rescue
 
 __all__ = ["WorkItem", "WorkQueue"]
@@ -33,7 +34,7 @@ class WorkItem:
 
     def run(self) -> None:
         """Make the call here, and settle the future."""
-        self.future._execute(self.task, self.future._context)
+        execute(self.future, self.task, self.future._context)
 
     def __del__(self) -> None:
         future = self.future

@@ -25,14 +25,15 @@ from pickle import PicklingError
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from futurechain.core import callback_threads
+from futurechain.core.attaching import MISSING
 from futurechain.core.flatten import resolve
 from futurechain.core.loop import settle
 from futurechain.core.observers import watch
-from futurechain.core.outcomes import annotate, outcome_of
-from futurechain.core.scheduler import Call
-from futurechain.core.scheduler import Home as Scheduler
+from futurechain.core.scheduler import Call, Scheduler
 from futurechain.core.state import PENDING, claim
-from futurechain.core.thread_state import here
+from futurechain.core.stdlib import outcome_of
+from futurechain.core.thread_state import current
+from futurechain.core.unobserved import annotate
 from futurechain.errors import BrokenExecutor, ExecutorShutdownError
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
@@ -40,9 +41,9 @@ from futurechain.executors.out_of_process import Job, OutOfProcess, unpicklable
 from futurechain.executors.parcel import Parcel, Timed
 from futurechain.executors.pool import refusal
 from futurechain.failure import Failure
-from futurechain.future import MISSING, Future
+from futurechain.future import Future
 
-__all__ = ["WrappedExecutor", "WrappedScheduler", "wrap_executor"]
+__all__ = ["ProcessScheduler", "WrappedExecutor", "WrappedScheduler", "wrap_executor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,8 +76,9 @@ class Launched:
                 asked = future.cancel()
         return asked or not self.runs_abroad()
 
-    def abandon(self, child: Any) -> None:
+    def cancel_for(self, child: Any) -> tuple[()]:
         """Do no more: whoever cancels the stage has called `stop`."""
+        return ()
 
 
 class LaunchedParcel(Launched):
@@ -125,8 +127,6 @@ class WrappedScheduler(OutOfProcess):
         super().unregister(stage)
         del kept
 
-    enlist = register
-    retire = unregister
 
     def forget(self) -> None:
         super().forget()
@@ -143,7 +143,7 @@ class WrappedScheduler(OutOfProcess):
         except BaseException:
             self.inside.discard(id(stage))
             raise
-        stage._call, stage._parent = call[0], source
+        stage._call, stage._source = call[0], source
         foreign.add_done_callback(partial(self._arrive, stage))
         if stage.done():  # cancelled in between
             source.stop()
@@ -185,7 +185,7 @@ class WrappedScheduler(OutOfProcess):
     def shut_down(self, executor: Any, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more outside work, and end the foreign executor when the chains have ended."""
         self._cancels = self._cancels or cancel_futures
-        waits = wait and here.run.within is not self
+        waits = wait and current.thread.within is not self
         self._has_waiter = self._has_waiter or waits
         try:
             self.close(cancel_futures=cancel_futures)
@@ -261,7 +261,7 @@ class ProcessScheduler(WrappedScheduler):
 
 def _settle_here(stage: Any, outcome: Any) -> None:
     if type(outcome) is Failure:
-        outcome = Failure(outcome.value, path=annotate(outcome.value, stage))
+        annotate(outcome.value, stage)
     elif (outcome := resolve(stage, outcome)) is PENDING:
         return
     settle(stage, outcome)
@@ -269,7 +269,7 @@ def _settle_here(stage: Any, outcome: Any) -> None:
 
 def _run_within(scheduler: Scheduler, context: Context, call: Call) -> Any:
     """Make the call in a worker of a foreign thread pool: what it submits is inside work."""
-    run = here.run
+    run = current.thread
     run.within, before = scheduler, run.within
     fn, args, kwargs = call
     try:
@@ -312,12 +312,12 @@ def _copy(error: BaseException) -> BaseException:
 class WrappedExecutor(Mapping):
     """Anybody's executor, with futures that chain; made by `wrap_executor`."""
 
-    _home: WrappedScheduler
+    _scheduler: WrappedScheduler
 
     def __init__(self, executor: cf.Executor) -> None:
         self._executor = executor
-        self._home = _kind_of(executor)(self, executor)
-        self._maps_in_chunks = not self._home.takes_closures()
+        self._scheduler = _kind_of(executor)(self, executor)
+        self._maps_in_chunks = not self._scheduler.takes_closures()
 
     def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)`` on the executor; return its future.
@@ -326,7 +326,7 @@ class WrappedExecutor(Mapping):
             TypeError: if `fn` is missing or not callable.
             RuntimeError: after the shutdown; and what the executor itself raises.
         """
-        return cast("Future[T]", self._home.submit((fn, args, kwargs), copy_context()))
+        return cast("Future[T]", self._scheduler.submit((fn, args, kwargs), copy_context()))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no new outside work, let what was begun end (whole chains), then shut the executor down.
@@ -335,7 +335,7 @@ class WrappedExecutor(Mapping):
             wait: block until then.
             cancel_futures: cancel what has not begun, stages included, whether the executor knows this or not.
         """
-        self._home.shut_down(self, wait=wait, cancel_futures=cancel_futures)
+        self._scheduler.shut_down(self, wait=wait, cancel_futures=cancel_futures)
 
     if not TYPE_CHECKING:
 
@@ -345,8 +345,8 @@ class WrappedExecutor(Mapping):
             return getattr(self._executor, "_max_workers", None) or os.cpu_count() or 1
 
     def __repr__(self) -> str:
-        state = "shut down" if self._home.closing else "open"
-        return f"<{type(self).__name__} {self._home.name} {state}, {len(self._home.pending)} pending, of {self._executor!r}>"
+        state = "shut down" if self._scheduler.closing else "open"
+        return f"<{type(self).__name__} {self._scheduler.name} {state}, {len(self._scheduler.pending)} pending, of {self._executor!r}>"
 
 
 def _kind_of(executor: cf.Executor) -> type[WrappedScheduler]:
@@ -371,7 +371,7 @@ def wrap_executor(executor: cf.Executor) -> WrappedExecutor:
     Raises:
         TypeError: if it is no ``concurrent.futures.Executor``.
     """
-    if isinstance(getattr(executor, "_home", None), Scheduler):
+    if isinstance(getattr(executor, "_scheduler", None), Scheduler):
         return cast("WrappedExecutor", executor)
     if not isinstance(executor, cf.Executor):
         raise TypeError(f"wrap_executor() wants a concurrent.futures.Executor, not {executor!r}")

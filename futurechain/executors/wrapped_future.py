@@ -7,15 +7,14 @@ import weakref
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from futurechain.core import callback_threads as crew
-from futurechain.core import unobserved as report
+from futurechain.core import callback_threads, unobserved
+from futurechain.core.handlers import Named
+from futurechain.core.loop import HERE, run_dependents, settle
+from futurechain.core.state import PENDING, claim, is_consumed, new_pending, publish, withdraw
+from futurechain.core.stdlib import outcome_of
 from futurechain.errors import LostFutureError
 from futurechain.failure import Failure
-from futurechain.future import INLINE, Future, Local
-from futurechain.core.state import PENDING, TICKET, claim, withdraw
-from futurechain.core.outcomes import outcome_of, publish
-from futurechain.core.handlers import Named
-from futurechain.core.loop import carry_on, settle
+from futurechain.future import Future, LocalStage
 
 __all__ = ["Foreign", "wrap_future"]
 
@@ -49,8 +48,9 @@ class Foreign:
         except Exception:  # some futures cannot be cancelled, and say so by raising
             return False
 
-    def abandon(self, child: Any) -> None:
+    def cancel_for(self, child: Any) -> tuple[()]:
         """Do no more: whoever cancels the one that stands for it has called `stop`."""
+        return ()
 
 
 def wrap_future(future: cf.Future[T]) -> Future[T]:
@@ -93,9 +93,7 @@ class _Relay:
             if one._outcome is PENDING:
                 return one
             withdraw(self._ours, one)
-        ours: Any = Local()
-        ours._fn, ours._home, ours._parent = Named("wrap_future"), INLINE._home.at(1), Foreign(foreign)
-        ours._link, ours._outcome = [TICKET], PENDING
+        ours: Any = new_pending(LocalStage, Named("wrap_future"), HERE, Foreign(foreign))
         self._ours.append(ours)
         return ours
 
@@ -103,7 +101,7 @@ class _Relay:
         while (ours := self._take()) is not None:
             if claim(ours):
                 publish(ours, outcome_of(foreign))
-                crew.run(partial(carry_on, ours))
+                callback_threads.run(partial(run_dependents, ours))
 
     def _take(self) -> Any:
         try:
@@ -114,7 +112,7 @@ class _Relay:
     def __del__(self) -> None:
         while (ours := self._take()) is not None:
             if claim(ours):
-                if not ours._is_consumed():
+                if not is_consumed(ours):
                     ours.__dict__["_unwanted"] = True  # nothing depends on it: it is nobody's failure
                 error = LostFutureError("the foreign future it stands for was dropped without being settled")
-                report.rescue(partial(settle, ours, Failure(error)))
+                unobserved.rescue(partial(settle, ours, Failure(error)))
