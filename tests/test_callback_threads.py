@@ -55,7 +55,7 @@ def test_a_slow_job_delays_no_other():
 def test_there_are_few_threads_however_many_jobs(no_threads, monkeypatch):
     """As many as fit the machine; the others wait for their turn, and all of them come."""
     monkeypatch.setattr(callback_threads, "MOST", 3)
-    monkeypatch.setattr(callback_threads, "BLOCKED_SECONDS", 60)
+    monkeypatch.setattr(callback_threads, "MOST_BLOCKED", 3)
     gate, seen, most = threading.Event(), [], []
 
     def job():
