@@ -88,7 +88,7 @@ def test_while_all_are_blocked_more_are_started(no_threads, monkeypatch):
 def test_thousands_of_timers_with_slow_handlers_make_few_threads():
     """A handler that blocks behind a delay keeps a callback thread, but not one for each."""
     gate = threading.Event()
-    stages = [delay(0).then(lambda _: gate.wait(20)) for _ in range(2000)]
+    stages = [delay(0.2).then(lambda _: gate.wait(20)) for _ in range(2000)]
     while not any(stage.running() for stage in stages):
         pass
     assert callback_thread_count() <= callback_threads.MOST + 20
@@ -173,7 +173,7 @@ def test_only_some_threads_are_reserved():
 
 def test_timers_fire_on_callback_threads():
     """Never on the thread that serves all timers."""
-    names = [delay(0).then(lambda _: threading.current_thread().name) for _ in range(3)]
+    names = [delay(0.1).then(lambda _: threading.current_thread().name) for _ in range(3)]
     assert all(name.result(10).startswith("futurechain-callback") for name in names)
     numbers = itertools.count()
     assert Future.succeed(next(numbers)).result() == 0
