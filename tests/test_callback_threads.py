@@ -16,20 +16,13 @@ from futurechain import Future, delay, gather
 from futurechain.core import callback_threads
 
 
-def callback_thread_count():
-    return sum(thread.name.startswith("futurechain-callback") for thread in threading.enumerate())
-
-
 @pytest.fixture
 def no_threads(monkeypatch):
-    """No callback thread runs, and those of the test go at once when they have nothing to do."""
+    """There are none but those that the test brings about, and these go at once when they have nothing to do."""
     monkeypatch.setattr(callback_threads, "IDLE_SECONDS", 0.01)
-    deadline = time.monotonic() + 20
-    while callback_thread_count():
-        done = threading.Event()
-        callback_threads.post(done.set)  # those that wait since long before wake up, and go soon
-        done.wait(10)
-        assert time.monotonic() < deadline
+    callback_threads.begin_anew()
+    yield
+    callback_threads.begin_anew()
 
 
 def test_what_a_job_raises_is_logged(caplog):
@@ -60,12 +53,12 @@ def test_there_are_few_threads_however_many_jobs(no_threads, monkeypatch):
 
     def job():
         gate.wait(10)
-        most.append(callback_thread_count())
+        most.append(callback_threads.thread_count())
         seen.append(None)
 
     for _ in range(200):
         callback_threads.post(job)
-    assert callback_thread_count() == 3
+    assert callback_threads.thread_count() == 3
     gate.set()
     while len(seen) < 200:
         assert max(most, default=0) <= 3
@@ -81,7 +74,7 @@ def test_while_all_are_blocked_more_are_started(no_threads, monkeypatch):
         callback_threads.post(lambda: released.append(barrier.wait(20)))
     deadline = time.monotonic() + 20
     while len(released) < 6:
-        assert callback_thread_count() <= 6
+        assert callback_threads.thread_count() <= 6
         assert time.monotonic() < deadline
 
 
@@ -91,7 +84,7 @@ def test_thousands_of_timers_with_slow_handlers_make_few_threads():
     stages = [delay(0.2).then(lambda _: gate.wait(20)) for _ in range(2000)]
     while not any(stage.running() for stage in stages):
         pass
-    assert callback_thread_count() <= callback_threads.MOST + 20
+    assert callback_threads.thread_count() <= callback_threads.MOST + 20
     gate.set()
     assert all(gather(*stages).result(30))
 
@@ -103,7 +96,7 @@ def test_threads_go_after_a_while_without_work(no_threads):
         callback_threads.post(done.set)
         assert done.wait(10)
     deadline = time.monotonic() + 20
-    while callback_thread_count():
+    while callback_threads.thread_count():
         assert time.monotonic() < deadline
 
 

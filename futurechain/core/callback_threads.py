@@ -28,7 +28,7 @@ from typing import Any
 
 from futurechain import clock
 
-__all__ = ["busy", "is_reserved", "post", "run"]
+__all__ = ["begin_anew", "busy", "is_reserved", "post", "run", "thread_count"]
 
 IDLE_SECONDS = 5.0
 BLOCKED_SECONDS = 0.1
@@ -185,11 +185,16 @@ def is_reserved() -> bool:
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
-def _after_fork() -> None:
-    """Begin anew in a forked child: it has none of the threads."""
-    global _threads
+def thread_count() -> int:
+    """Return how many callback threads there are."""
+    return len(_threads.present)
+
+
+def begin_anew() -> None:
+    """Leave the threads and their jobs alone and have new ones: for a forked child, which has none of them."""
+    global _threads  # noqa: PLW0603  # one store, which decides whose a job is
     _threads = _Threads()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=begin_anew)
