@@ -88,7 +88,13 @@ class ThreadScheduler(PoolScheduler):
         if watch.on:
             watch.queued(task)
         (self.fresh if current.thread.within is None else self.begun).append(task)
-        if self.idle or len(self.present) < self.most:
+        idle = self.idle
+        if idle:
+            try:
+                idle.pop().release()  # what `staff` does, in place
+            except IndexError:
+                self._staff_for(task)
+        elif len(self.present) < self.most:
             self._staff_for(task)
 
     def _staff_for(self, task: Any) -> None:
