@@ -99,3 +99,8 @@ def nap(seconds):
 
 def is_none(value):
     return value is None
+
+
+def touch(path):
+    with open(path, "w", encoding="utf-8"):
+        pass

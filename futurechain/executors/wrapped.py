@@ -24,7 +24,7 @@ from functools import partial
 from pickle import PicklingError
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from futurechain.core import callback_threads
+from futurechain.core import callback_threads, unobserved
 from futurechain.core.attaching import MISSING
 from futurechain.core.flatten import resolve
 from futurechain.core.loop import settle
@@ -34,7 +34,7 @@ from futurechain.core.state import PENDING, claim
 from futurechain.core.stdlib import outcome_of
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import annotate
-from futurechain.errors import BrokenExecutor, ExecutorShutdownError
+from futurechain.errors import BrokenExecutor, ExecutorShutdownError, LostFutureError
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.out_of_process import Job, OutOfProcess, unpicklable
@@ -144,7 +144,7 @@ class WrappedScheduler(OutOfProcess):
             self.inside.discard(id(stage))
             raise
         stage._call, stage._source = call[0], source
-        foreign.add_done_callback(partial(self._arrive, stage))
+        foreign.add_done_callback(_Arrival(self, stage))
         if stage.done():  # cancelled in between
             source.stop()
 
@@ -165,7 +165,7 @@ class WrappedScheduler(OutOfProcess):
         future = foreign.submit(fn, *args, **kwargs)
         return future, Launched(future)
 
-    def _arrive(self, stage: Any, foreign: cf.Future[Any]) -> None:
+    def arrive(self, stage: Any, foreign: cf.Future[Any]) -> None:
         """Settle the stage, in whatever thread this is."""
         try:
             outcome = outcome_of(foreign)
@@ -175,6 +175,11 @@ class WrappedScheduler(OutOfProcess):
             self.receive(stage, Failure(_own(outcome.value, stage, self)) if type(outcome) is Failure else outcome)
         finally:
             self.inside.discard(id(stage))
+
+    def lose(self, stage: Any) -> None:
+        """Fail a stage that the executor has forgotten."""
+        self.inside.discard(id(stage))
+        self.fail(stage, LostFutureError(f"{self.name} has dropped the future of this stage without settling it"))
 
     def receive(self, stage: Any, outcome: Any) -> None:
         """Take the outcome that the executor has delivered."""
@@ -222,6 +227,24 @@ class WrappedScheduler(OutOfProcess):
         except (TypeError, ValueError):
             known = ()
         foreign.shutdown(wait=True, **({"cancel_futures": True} if self._cancels and "cancel_futures" in known else {}))
+
+
+class _Arrival:
+    """The done callback of a foreign future; it notices when the executor drops that without settling it."""
+
+    __slots__ = ("_scheduler", "_stage")
+
+    def __init__(self, scheduler: WrappedScheduler, stage: Any) -> None:
+        self._scheduler = scheduler
+        self._stage: Any = stage
+
+    def __call__(self, foreign: cf.Future[Any]) -> None:
+        stage, self._stage = self._stage, None
+        self._scheduler.arrive(stage, foreign)
+
+    def __del__(self) -> None:
+        if self._stage is not None:
+            unobserved.rescue(partial(self._scheduler.lose, self._stage))
 
 
 class ThreadsScheduler(WrappedScheduler):
