@@ -19,18 +19,18 @@ from functools import partial
 from typing import Any, Literal, TypeVar, cast, overload
 
 from futurechain.core.cancel import let_go, release
-from futurechain.errors import LostFutureError
-from futurechain.failure import Failure
-from futurechain.executors.wrapped_future import wrap_future
-from futurechain.executors.inline import INLINE
-from futurechain.future import Future, LocalStage, succeed
-from futurechain.core.state import PENDING, claim, new_pending, publish
 from futurechain.core.fast import COUNTING_KINDS, attach_to_all
 from futurechain.core.handlers import Named
-from futurechain.core.unobserved import rescue
 from futurechain.core.loop import HERE, run_dependents, settle
 from futurechain.core.observers import watch
+from futurechain.core.state import PENDING, claim, new_pending, publish
 from futurechain.core.thread_state import ThreadState, current
+from futurechain.core.unobserved import rescue
+from futurechain.errors import LostFutureError
+from futurechain.executors.inline import INLINE
+from futurechain.executors.wrapped_future import wrap_future
+from futurechain.failure import Failure
+from futurechain.future import Future, LocalStage, succeed
 
 __all__ = ["first", "gather", "race", "reduce", "some"]
 

@@ -9,13 +9,13 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from futurechain import clock
 from futurechain.core import callback_threads
-from futurechain.core.scheduler import scheduler_of
 from futurechain.core.attaching import attach_stage
-from futurechain.executors.inline import INLINE
-from futurechain.future import Future, LocalStage, succeed
-from futurechain.core.state import claim, new_pending
 from futurechain.core.handlers import Named, Task
 from futurechain.core.loop import HERE, settle
+from futurechain.core.scheduler import scheduler_of
+from futurechain.core.state import claim, new_pending
+from futurechain.executors.inline import INLINE
+from futurechain.future import Future, LocalStage, succeed
 
 __all__ = ["delay", "retry"]
 
