@@ -14,12 +14,12 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from futurechain.viewing import trace_export as timeline
+from futurechain.core.handlers import Plan, label
+from futurechain.core.observers import Observer, watch
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
-from futurechain.core.handlers import Plan, label
+from futurechain.viewing import trace_export as timeline
 from futurechain.viewing.trace_export import Span
-from futurechain.core.observers import Observer, watch
 
 __all__ = ["duration", "trace"]
 
