@@ -10,13 +10,14 @@
 
 What users need first: `ThreadPoolExecutor` and `ProcessPoolExecutor`, which take what the standard ones take;
 `wrap_executor` for any other executor, `wrap_future` for anybody's future; the methods of `Future`; `gather`, `race`,
-`first`, `some` and `reduce` for several futures; `delay` and `retry` for time; `ensure_future` and
-`inlineCallbacks` for coroutines; `trace`, `render` and `debug` to see what happens. ``futurechain.errors`` has what can go wrong,
+`first`, `some` and `reduce` for several futures; `delay` and `retry` for time; `ensure_future` and `inlineCallbacks`
+for coroutines; `trace`, `render` and `debug` to see what happens. ``futurechain.errors`` has what can go wrong,
 ``futurechain.defer`` Twisted's names, ``futurechain.testing`` a clock for tests.
 
-Inside, each layer imports only from those before it: ``errors``, ``failure``, ``clock``; ``core``, how outcomes travel;
-``future``, the public class; ``executors``; ``flow`` (several futures, time, coroutines) and ``viewing``; ``defer`` and
-``demo``. Each name is imported when it is first used: importing the package itself costs next to nothing.
+Inside, each layer imports only from those before it: ``errors``, ``failure``, ``clock``; ``core``, how outcomes
+travel; ``future``, the public class; ``executors``; ``flow`` (several futures, time, coroutines) and ``viewing``;
+``defer`` and ``demo``. Each name is imported when it is first used: importing the package itself costs next to
+nothing.
 """
 
 from __future__ import annotations

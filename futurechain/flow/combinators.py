@@ -357,7 +357,9 @@ def gather(
     /,
     *,
     return_exceptions: bool,
-) -> Future[tuple[OrError[T1], OrError[T2], OrError[T3], OrError[T4], OrError[T5], OrError[T6], OrError[T7], OrError[T8]]]: ...
+) -> Future[
+    tuple[OrError[T1], OrError[T2], OrError[T3], OrError[T4], OrError[T5], OrError[T6], OrError[T7], OrError[T8]]
+]: ...
 @overload
 def gather(*futures: cf.Future[T], return_exceptions: Literal[False] = False) -> Future[tuple[T, ...]]: ...
 @overload
