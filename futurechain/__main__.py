@@ -21,7 +21,7 @@ def main() -> int:
     try:
         return cli.main()
     finally:
-        if hasattr(_signal, "pthread_sigmask"):  # the interpreter waits for workers yet, and does not like to be interrupted
+        if hasattr(_signal, "pthread_sigmask"):  # at its end the interpreter still waits for workers
             _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})
 
 

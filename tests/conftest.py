@@ -1,4 +1,4 @@
-"""What all tests share: fresh pools of each kind, what is slow and left out as a rule, and no reports of other tests."""
+"""What all tests share: fresh pools of each kind, the choice of slow tests, and no reports of other tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = ("inline", "thread", "process", "wrapped")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="run the slow tests, too, and thousands of examples of each law")
+    parser.addoption("--all", action="store_true", help="run the slow tests, too, and thousands of examples")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 from futurechain.cli import COMMANDS, main
 
+FULL = Path("/dev/full")
 RUNS = [[], ["--version"], ["simulate"], ["poetry", "--delay", "0.0001"]]
 
 
@@ -99,11 +101,11 @@ def test_nobody_reads(arguments):
     assert (process.returncode, err) == (141, "")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
+@pytest.mark.skipif(not FULL.exists(), reason="there is no full device")
 @pytest.mark.parametrize("arguments", RUNS, ids=" ".join)
 def test_a_full_disk(arguments):
     """One line that says so, and status 1."""
-    with open("/dev/full", "w") as full:
+    with FULL.open("w") as full:
         process = start(*arguments, stdout=full)
         _, err = process.communicate(timeout=60)
 
@@ -111,10 +113,10 @@ def test_a_full_disk(arguments):
     assert re.fullmatch(r"python -m futurechain: output: .+\n", err)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
+@pytest.mark.skipif(not FULL.exists(), reason="there is no full device")
 def test_nobody_to_complain_to():
     """The status tells all the same."""
-    with open("/dev/full", "w") as full:
+    with FULL.open("w") as full:
         process = start("verse", stdout=full, stderr=full)
         assert process.wait(timeout=60) == 2
 

@@ -311,9 +311,9 @@ class Canvas:
         for (x1, y1), (x2, y2) in pairwise(cells):
             if x1 != x2 and y1 != y2:
                 raise ValueError(f"a line has right angles only, but goes from {(x1, y1)} to {(x2, y2)}")
-            ends = sorted((y1 * self._width + x1, y2 * self._width + x2))
+            first, last = sorted((y1 * self._width + x1, y2 * self._width + x2))
             step, side = (1, RIGHT) if y1 == y2 else (self._width, DOWN)
-            self._join(range(*ends, step), step, side)
+            self._join(range(first, last, step), step, side)
 
     def _join(self, cells: range, step: int, side: int) -> None:
         """Join each of the `cells` with the one that is a `step` further, on its `side`."""

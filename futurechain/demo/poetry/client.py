@@ -140,7 +140,7 @@ class Readings:
 
     def __exit__(self, *_: object) -> None:
         """Stop what is left, and wait for that; nothing is left unless something went wrong."""
-        for _, server in self._open.values():
+        for _name, server in self._open.values():
             server.close()  # which ends the downloads that are running
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._processes.shutdown(cancel_futures=True)
