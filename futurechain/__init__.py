@@ -26,6 +26,7 @@ from importlib import import_module
 
 TYPE_CHECKING = __name__ == ""  # never; `typing` would cost more than all the rest, and jedi believes a plain False
 if TYPE_CHECKING:
+    from futurechain.executors.inline import INLINE
     from futurechain.executors.remote import ProcessPoolExecutor, wrap_executor
     from futurechain.executors.threads import ThreadPoolExecutor
     from futurechain.executors.wrapped_future import wrap_future
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from futurechain.flow.combinators import first, gather, race, reduce, some
     from futurechain.flow.coroutines import ensure_future, inlineCallbacks, returnValue
     from futurechain.flow.timing import delay, retry
-    from futurechain.future import INLINE, Future, fail, succeed
+    from futurechain.future import Future, fail, succeed
     from futurechain.viewing.debug import debug
     from futurechain.viewing.render import render
     from futurechain.viewing.trace import trace
@@ -71,7 +72,8 @@ _NAMES = {
     "flow.combinators": ("first", "gather", "race", "reduce", "some"),
     "flow.coroutines": ("ensure_future", "inlineCallbacks", "returnValue"),
     "flow.timing": ("delay", "retry"),
-    "future": ("INLINE", "Future", "fail", "succeed"),
+    "executors.inline": ("INLINE",),
+    "future": ("Future", "fail", "succeed"),
     "viewing.debug": ("debug",),
     "viewing.render": ("render",),
     "viewing.trace": ("trace",),

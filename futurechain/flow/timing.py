@@ -8,12 +8,14 @@ from functools import partial
 from typing import Any, Protocol, TypeVar, cast, overload
 
 from futurechain import clock
-from futurechain.core import callback_threads as crew
+from futurechain.core import callback_threads
+from futurechain.core.attaching import attach_stage
 from futurechain.core.handlers import Named, Task
-from futurechain.core.loop import settle
-from futurechain.core.scheduler import home_of
-from futurechain.core.state import PENDING, TICKET, claim
-from futurechain.future import INLINE, Future, Local, Returned, Waited, stage_on, succeed
+from futurechain.core.loop import HERE, settle
+from futurechain.core.scheduler import scheduler_of
+from futurechain.core.state import claim, new_pending
+from futurechain.executors.inline import INLINE
+from futurechain.future import Future, LocalStage, Returned, Waited, succeed
 
 __all__ = ["delay", "retry"]
 
@@ -32,10 +34,11 @@ class _Timed:
         """Return the futures it waits for: none."""
         return []
 
-    def abandon(self, child: Any) -> None:
+    def cancel_for(self, child: Any) -> list[Any]:
         """Withdraw the timer."""
         if self.timer is not None:
             self.timer.cancel()
+        return []
 
 
 @overload
@@ -54,16 +57,15 @@ def delay(seconds: float, value: Any = None) -> Future[Any]:
         ValueError: if it is negative, NaN or infinite.
     """
     seconds = clock.check_seconds(seconds, "delay()")
-    future: Any = Local()
-    future._fn, future._home, future._outcome, future._link = Named("delay"), INLINE._home.at(1), PENDING, [TICKET]
-    future._parent = timed = _Timed()
+    timed = _Timed()
+    future: Any = new_pending(LocalStage, Named("delay"), HERE, timed)
     timed.timer = clock.call_later(seconds, _ring, future, value)
     return cast("Future[Any]", future)
 
 
 def _ring(future: Any, value: Any) -> None:
     if claim(future):
-        crew.run(partial(settle, future, value))
+        callback_threads.run(partial(settle, future, value))
 
 
 class Policy(Protocol):
@@ -113,7 +115,7 @@ def retry(
     tenacity = _import_tenacity()
     if not callable(fn):
         raise TypeError(f"retry() wants a function first, not {fn!r}")
-    home_of(on)
+    scheduler_of(on)
     _check_policy(policy, tenacity)
     attempts = _Attempts(fn, args, kwargs, policy, on, tenacity)
     return succeed(None).then(attempts.step)
@@ -169,7 +171,7 @@ class _Attempts:
             _attach_earlier(last, self._errors)
             raise last  # noqa: B904  # whose causes tell all
         if isinstance(do, self._tenacity.DoAttempt):
-            return stage_on(succeed(None), self._task, self._on).then(self._succeeded, self._failed, on=INLINE)
+            return attach_stage(succeed(None), self._task, self._on).then(self._succeeded, self._failed, on=INLINE)
         if isinstance(do, self._tenacity.DoSleep):
             self._state.prepare_for_next_attempt()
             return delay(float(do)).then(self.step)
