@@ -37,7 +37,7 @@ from futurechain.core.stdlib import StandardFuture
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
 
-__all__ = ["ExecutorStage", "Future", "LocalStage", "Stage", "fail", "succeed"]
+__all__ = ["ExecutorStage", "Future", "LocalStage", "Returned", "Stage", "Waited", "fail", "succeed"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,8 +45,18 @@ U = TypeVar("U")
 V = TypeVar("V")
 Waited: TypeAlias = cf.Future[U] | Coroutine[Any, Any, U]
 """What a handler may return to have its stage wait."""
+Returned: TypeAlias = U | Waited[U]
+"""What a handler may return. (What only ever waits has overloads of its own: mypy finds no ``U`` for that here.)"""
 E = TypeVar("E", bound=BaseException)
 Types: TypeAlias = type[E] | tuple[type[E], ...]
+
+
+class MissingHandler:
+    """What ``catch(types)`` is worth to a type checker, which complains in whatever way it is used, or not used."""
+
+    __slots__ = ()
+
+
 Executor: TypeAlias = cf.Executor
 
 
@@ -79,23 +89,39 @@ class Future(StandardFuture[T]):
     ) -> Future[T | V]: ...
     @overload
     def then(
+        self, on_result: None, on_error: Callable[[Any], Returned[V]], *, on: Executor | None = None
+    ) -> Future[T | V]: ...
+    @overload
+    def then(
+        self, on_result: None = None, *, on_error: Callable[[Any], Returned[V]], on: Executor | None = None
+    ) -> Future[T | V]: ...
+    @overload
+    def then(
         self, on_result: Callable[[T], Waited[U]], on_error: None = None, *, on: Executor | None = None
+    ) -> Future[U]: ...
+    @overload
+    def then(
+        self, on_result: Callable[[T], Returned[U]], on_error: None = None, *, on: Executor | None = None
     ) -> Future[U]: ...
     @overload
     def then(
         self, on_result: Callable[[T], Waited[U]], on_error: Callable[[Any], Waited[V]], *, on: Executor | None = None
     ) -> Future[U | V]: ...
     @overload
-    def then(self, on_result: Callable[[T], U], on_error: None = None, *, on: Executor | None = None) -> Future[U]: ...
-    @overload
-    def then(self, on_result: None, on_error: Callable[[Any], V], *, on: Executor | None = None) -> Future[T | V]: ...
+    def then(
+        self, on_result: Callable[[T], Waited[U]], on_error: Callable[[Any], Returned[V]], *, on: Executor | None = None
+    ) -> Future[U | V]: ...
     @overload
     def then(
-        self, on_result: None = None, *, on_error: Callable[[Any], V], on: Executor | None = None
-    ) -> Future[T | V]: ...
+        self, on_result: Callable[[T], Returned[U]], on_error: Callable[[Any], Waited[V]], *, on: Executor | None = None
+    ) -> Future[U | V]: ...
     @overload
     def then(
-        self, on_result: Callable[[T], U], on_error: Callable[[Any], V], *, on: Executor | None = None
+        self,
+        on_result: Callable[[T], Returned[U]],
+        on_error: Callable[[Any], Returned[V]],
+        *,
+        on: Executor | None = None,
     ) -> Future[U | V]: ...
     def then(self, on_result: Any = None, on_error: Any = None, *, on: Any = None) -> Future[Any]:
         """Attach a stage to this future; return the stage, which is the first future of a new chain.
@@ -117,9 +143,13 @@ class Future(StandardFuture[T]):
     @overload
     def catch(self, handler: None, /, *, on: Executor | None = None) -> Future[T]: ...
     @overload
+    def catch(  # type: ignore[overload-overlap]  # a class is a function, too
+        self, types: type[BaseException], /, *, on: Executor | None = None
+    ) -> Coroutine[Any, Any, MissingHandler]: ...
+    @overload
     def catch(self, handler: Callable[[Any], Waited[V]], /, *, on: Executor | None = None) -> Future[T | V]: ...
     @overload
-    def catch(self, handler: Callable[[Any], V], /, *, on: Executor | None = None) -> Future[T | V]: ...
+    def catch(self, handler: Callable[[Any], Returned[V]], /, *, on: Executor | None = None) -> Future[T | V]: ...
     @overload
     def catch(self, types: Types[E], handler: None, /, *, on: Executor | None = None) -> Future[T]: ...
     @overload
@@ -127,8 +157,10 @@ class Future(StandardFuture[T]):
         self, types: Types[E], handler: Callable[[E], Waited[V]], /, *, on: Executor | None = None
     ) -> Future[T | V]: ...
     @overload
-    def catch(self, types: Types[E], handler: Callable[[E], V], /, *, on: Executor | None = None) -> Future[T | V]: ...
-    def catch(self, *args: Any, on: Any = None) -> Future[Any]:
+    def catch(
+        self, types: Types[E], handler: Callable[[E], Returned[V]], /, *, on: Executor | None = None
+    ) -> Future[T | V]: ...
+    def catch(self, *args: Any, on: Any = None) -> Any:
         """Attach a stage that runs on errors only: ``catch(handler)`` or ``catch(types, handler)``.
 
         Args:
@@ -195,11 +227,11 @@ class Future(StandardFuture[T]):
     def addCallback(self, callback: None) -> Future[T]: ...
     @overload
     def addCallback(
-        self, callback: Callable[Concatenate[Any, P], Waited[U]], *args: P.args, **kwargs: P.kwargs
+        self, callback: Callable[Concatenate[T, P], Waited[U]], *args: P.args, **kwargs: P.kwargs
     ) -> Future[U]: ...
     @overload
     def addCallback(
-        self, callback: Callable[Concatenate[Any, P], U], *args: P.args, **kwargs: P.kwargs
+        self, callback: Callable[Concatenate[T, P], Returned[U]], *args: P.args, **kwargs: P.kwargs
     ) -> Future[U]: ...
     def addCallback(self, callback: Any, *args: Any, **kwargs: Any) -> Future[Any]:
         """Attach ``callback(result, *args, **kwargs)`` to the end of the chain; return the new final future.
@@ -218,7 +250,7 @@ class Future(StandardFuture[T]):
     ) -> Future[T | V]: ...
     @overload
     def addErrback(
-        self, errback: Callable[Concatenate[Failure, P], V], *args: P.args, **kwargs: P.kwargs
+        self, errback: Callable[Concatenate[Failure, P], Returned[V]], *args: P.args, **kwargs: P.kwargs
     ) -> Future[T | V]: ...
     def addErrback(self, errback: Any, *args: Any, **kwargs: Any) -> Future[Any]:
         """Attach ``errback(failure, *args, **kwargs)`` to the end of the chain; return the new final future.
