@@ -636,7 +636,8 @@ def callbacks_of_a_process_pool():
 def a_fork_in_a_handler():
     def fork(_):
         if not (child := os.fork()):
-            futurechain.succeed("child").then(show).addCallback(lambda _: os._exit(0))
+            futurechain.succeed("child").then(show).result()
+            os._exit(0)
         os.waitpid(child, 0)
         return show("parent")
 
@@ -691,9 +692,9 @@ def a_ring_of_two_pools():
 
 
 @program("done done")
-def two_pools_that_wait_for_each_other():
+def two_pools_that_return_each_other_s_work():
     a, b = threads(1), threads(1)
-    a.submit(slow).then(lambda _: b.submit(lambda: a.submit(slow, "done").then(show)).result())
+    a.submit(slow).then(lambda _: b.submit(lambda: a.submit(slow, "done").then(show)))
     b.submit(slow).then(lambda _: a.submit(lambda: b.submit(slow, "done").then(show)))
 
 

@@ -40,7 +40,7 @@ def ended(request: pytest.FixtureRequest) -> Iterator[Callable[[tuple[str, ...]]
     items = (getattr(item, "callspec", None) for item in request.session.items if item.path == request.path)
     chosen = [spec.params["case"] for spec in items if spec is not None and "case" in spec.params]
     with cf.ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = {case: pool.submit(guard.run, ["-m", "tests.exits", *case], seconds=40) for case in chosen}
+        runs = {case: pool.submit(guard.run, ["-m", "tests.exits", *case], seconds=25) for case in chosen}
         yield lambda case: runs[case].result()
         for one in runs.values():
             one.cancel()
@@ -85,7 +85,7 @@ def interrupt(name: str, seed: int) -> guard.Ended:
                 return
 
     command = f"import os, sys; os.write(1, b' '); from tests import exits; exits.main({name!r})"
-    return guard.run(["-c", command], seconds=40, after_start=kill)
+    return guard.run(["-c", command], seconds=25, after_start=kill)
 
 
 def check_interrupted(name: str, ended: guard.Ended) -> None:
