@@ -90,8 +90,13 @@ def check(program: str, *, prints: str = "", code: int = 0, seconds: float = 30)
     return ended
 
 
-def within(seconds: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Run a test in a daemon thread; if it has not ended after `seconds`, it fails with the stacks of all threads."""
+def within(seconds: float, *, plainly: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Run a test in a daemon thread; if it has not ended after `seconds`, it fails with the stacks of all threads.
+
+    Args:
+        seconds: for everything.
+        plainly: fail with the text of the error alone, where the error itself is better left alone.
+    """
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(test)
@@ -102,6 +107,9 @@ def within(seconds: float) -> Callable[[Callable[..., None]], Callable[..., None
             thread.join(seconds)
             if thread.is_alive():
                 raise AssertionError(f"it hangs:\n{_stacks()}")
+            if errors and plainly:
+                text = "".join(traceback.format_tb(errors.pop().__traceback__)[-3:])
+                raise AssertionError(text)
             if errors:
                 raise errors.pop()
 

@@ -99,3 +99,7 @@ def wait_a_moment(*_):
 
 def one(*_):
     return 1
+
+
+async def wait_for(future):
+    return await future
