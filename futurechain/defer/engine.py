@@ -35,6 +35,8 @@ GO: Any = object()
 """For `run`: take the ticket, if the Deferred is idle."""
 OWNED: Any = object()
 """For `run`: the caller has the ticket."""
+MUCH = 20
+"""How many frames of Python's it may take to resume a coroutine, and to note what it raises."""
 FEW = 8
 """With more callbacks than these, they are taken out together: to take out the first one is linear."""
 _interrupts: list[BaseException] = []
@@ -54,7 +56,7 @@ def run(current: Any, outcome: Any = GO) -> bool:
     Raises:
         RecursionError: if there is no room on the stack; then nothing has changed.
     """
-    _have_room()
+    _have_room(MUCH) if current._is_driving else _have_some()
     try:
         if outcome is GO:
             if not current._ticket:
@@ -83,12 +85,18 @@ def run(current: Any, outcome: Any = GO) -> bool:
     return True
 
 
-def _have_room() -> None:
+def _have_some() -> None:
     """Raise RecursionError, here and now, where there is no room for `_advance` and what it cannot do without."""
     _have_more()
 
 
 def _have_more() -> None: ...
+
+
+def _have_room(frames: int) -> None:
+    """Do the same for what resumes a coroutine."""
+    if frames:
+        _have_room(frames - 1)
 
 
 def _advance(current: Any) -> tuple[Any, Any]:
