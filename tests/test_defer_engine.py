@@ -165,14 +165,16 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS)
 def test_no_cycle_is_left(end):
     """Whatever way a Deferred or its coroutine ended, no garbage collection is needed to be rid of it."""
-    ENDS[end]()  # what is made once
-    gc.collect()
+    left = []
     gc.disable()
     try:
-        ENDS[end]()
-        assert gc.collect() == 0
+        for _ in range(4):  # the first time makes what is made once; and other threads may leave something
+            ENDS[end]()
+            left.append(gc.collect())
     finally:
         gc.enable()
+
+    assert 0 in left
 
 
 # -- Twisted's own failures -------------------------------------------------------------------------------------------

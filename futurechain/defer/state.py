@@ -203,7 +203,7 @@ def wait_for(waiter: Any, inner: Any, relay: Any) -> Any:
     inner._is_awaited = True
     waiter._awaited = inner
     inner._callbacks.append(entry)
-    if waiter._is_awaited and is_ring(waiter, inner) and _withdraw(inner, entry):
+    if waiter._is_awaited and _is_ring(waiter, inner) and _withdraw(inner, entry):
         waiter._awaited = None
         raise TypeError(f"{inner!r} waits for the one that it was returned to: a cycle")
     return inner if inner.called and not inner._pauses and take(inner) else None
@@ -224,9 +224,12 @@ def _withdraw(inner: Any, entry: Any) -> bool:
     return True
 
 
-def is_ring(waiter: Any, inner: Any) -> bool:
+def _is_ring(waiter: Any, inner: Any) -> bool:
     """Tell whether `inner`, for which `waiter` waits now, waits for `waiter`."""
-    return any(up is waiter or down is inner for up, down in zip(_above(inner), _below(waiter), strict=False))
+    try:
+        return any(up is waiter or down is inner for up, down in zip(_above(inner), _below(waiter), strict=False))
+    except RecursionError:  # deep in the stack; by now the one that waits is not ours to fail
+        return False
 
 
 def _above(deferred: Any) -> Iterator[Any]:
