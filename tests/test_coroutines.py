@@ -498,7 +498,9 @@ def test_what_needs_a_loop_says_where_the_coroutine_runs():
     for future in (ensure_future(sleeps()), succeed(0).then(lambda _: sleeps())):
         error = future.exception(0)
         assert isinstance(error, RuntimeError)
-        assert any("stage sleeps runs on INLINE" in note and "run_coroutine_threadsafe" in note for note in error.__notes__)
+        notes = "\n".join(error.__notes__)
+        assert "stage sleeps runs on INLINE" in notes
+        assert "run_coroutine_threadsafe" in notes
 
 
 def test_return_value_belongs_into_a_generator():
