@@ -478,7 +478,7 @@ def test_begun_work_goes_first():
         for number in range(3):
             pool.submit(order.append, number)
         first.then(lambda _: order.append("stage"))
-        first.then(lambda _: order.append("branch") or pool.submit(order.append, "inside") and None)
+        first.then(lambda _: order.append("branch") or (pool.submit(order.append, "inside") and None))
         gate.set()
 
     assert order == ["stage", "branch", "inside", 0, 1, 2]
@@ -523,7 +523,7 @@ def test_a_queued_task_and_a_carried_stage_can_be_cancelled():
 
 
 def test_items_that_are_drained_look_like_the_standard_ones():
-    """`_work_queue` gives `future`, `fn`, `args`, `kwargs` and `task`; the pool neither runs nor waits for them any more."""
+    """With `future`, `fn`, `args`, `kwargs` and `task`; the pool neither runs them nor waits for them any more."""
     gate = threading.Event()
     pool = ThreadPoolExecutor(1)
     running = pool.submit(gate.wait, 10)
@@ -616,7 +616,7 @@ def test_shutdown_waits_for_a_worker_that_is_being_started(monkeypatch):
 
 
 def test_chains_against_shutdown(hectic):
-    """What is attached by other threads while the pool shuts down is run, or refused with the remedy; nothing is lost."""
+    """What other threads attach while the pool shuts down is run, or refused with the remedy; nothing is lost."""
     for _ in range(200):
         pool, barrier, stages = ThreadPoolExecutor(2), threading.Barrier(2), []
         root = pool.submit(int)

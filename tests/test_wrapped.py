@@ -12,7 +12,16 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 import work
-from futurechain import INLINE, Future, ProcessPoolExecutor, ThreadPoolExecutor, fail, succeed, trace, wrap_executor
+from futurechain import (
+    INLINE,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    fail,
+    succeed,
+    trace,
+    wrap_executor,
+)
 from futurechain.errors import ExecutorShutdownError, LostFutureError, StagePicklingError
 
 POOLS = {
@@ -32,7 +41,7 @@ def name(*_):
     return threading.current_thread().name
 
 
-# -- what handles errors and cleans up runs here ------------------------------------------------------------------------
+# -- what handles errors and cleans up runs here ------------------------------------------------------------------
 
 
 def test_error_handlers_run_here(far):
@@ -103,7 +112,7 @@ def test_handlers_see_the_context_in_which_they_were_attached(far):
     assert stage.result(30) == "attached"
 
 
-# -- errors ---------------------------------------------------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,7 +182,7 @@ def test_a_stage_of_an_executor_that_ended_first_carries_the_remedy():
     pool.shutdown()
 
 
-# -- cancellation -----------------------------------------------------------------------------------------------------------
+# -- cancellation -------------------------------------------------------------------------------------------------
 
 
 class Slow(cf.Executor):
@@ -219,12 +228,12 @@ def test_what_runs_is_asked_and_may_stop():
         def cancel(self):
             return self.stops
 
-    class Executor(cf.Executor):
-        futures = []
+    futures = []
 
+    class Executor(cf.Executor):
         def submit(self, stops, /):
-            self.futures.append(Running(stops=stops()))
-            return self.futures[-1]
+            futures.append(Running(stops=stops()))
+            return futures[-1]
 
         def shutdown(self, wait=True):
             pass
@@ -238,7 +247,7 @@ def test_what_runs_is_asked_and_may_stop():
         stage = going.then(str)
         assert stage.cancel()
         assert not going.done()
-        Executor.futures[1].set_result(1)
+        futures[1].set_result(1)
         assert going.result(10) == 1
 
 
@@ -279,7 +288,7 @@ def test_a_storm_of_cancels_leaves_nothing_behind():
             assert len(cf.wait(tasks, 30).not_done) == 0
 
 
-# -- what it looks like -----------------------------------------------------------------------------------------------------
+# -- what it looks like -------------------------------------------------------------------------------------------
 
 
 def test_reprs_tell_the_state():

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 
 def add(left, right):
@@ -31,6 +32,13 @@ def save(record):
 
 def boom(*_):
     raise ValueError("boom")
+
+
+def fail_counting(path):
+    """Fail, and count the calls in a file, so that it does not matter in which process."""
+    with open(path, "a+", encoding="ascii") as file:
+        file.write(".")
+        raise OSError(f"attempt {file.tell()}")
 
 
 def leave(*_):
@@ -102,5 +110,16 @@ def is_none(value):
 
 
 def touch(path):
-    with open(path, "w", encoding="utf-8"):
-        pass
+    Path(path).touch()
+
+
+def wait_a_moment(*_):
+    time.sleep(0.05)
+
+
+def one(*_):
+    return 1
+
+
+async def wait_for(future):
+    return await future

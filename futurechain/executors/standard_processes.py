@@ -30,9 +30,10 @@ class _Scheduler(ProcessScheduler):
 class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
     """A drop-in ``concurrent.futures.ProcessPoolExecutor`` whose futures chain.
 
-    Takes what the standard one takes. Promise-family functions for values run in a worker process, so they, their arguments
-    and their results must pickle (a module-level function does); ``on=INLINE`` runs a stage here instead. Error handlers,
-    cleanups and Twisted-family callbacks run in this process, on a callback thread. Leaving the ``with`` block waits for whole chains.
+    Takes what the standard one takes. Promise-family functions for values run in a worker process, so they, their
+    arguments and their results must pickle (a module-level function does); ``on=INLINE`` runs a stage here instead.
+    Error handlers, cleanups and Twisted-family callbacks run in this process, on a callback thread. Leaving the
+    ``with`` block waits for whole chains.
     """
 
     _maps_in_chunks = True

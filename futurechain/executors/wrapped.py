@@ -1,9 +1,9 @@
 """Anybody's executor in a wrapper, with futures that chain.
 
-The foreign executor does the work; a `WrappedScheduler` stands between it and the chains. There are three kinds: standard
-thread pools share our memory, and settle futures where user code may run; standard process pools have a machinery
-with traps of its own, see `ProcessScheduler`; of the others nothing is known but their interface, and the end of the
-interpreter does not wait for them.
+The foreign executor does the work; a `WrappedScheduler` stands between it and the chains. There are three kinds:
+standard thread pools share our memory, and settle futures where user code may run; standard process pools have a
+machinery with traps of its own, see `ProcessScheduler`; of the others nothing is known but their interface, and the
+end of the interpreter does not wait for them.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class WrappedScheduler(OutOfProcess):
         """Take the outcome that the executor has delivered."""
         self.deliver(stage, outcome)
 
-    # -- ending -----------------------------------------------------------------------------------------------------------
+    # -- ending ---------------------------------------------------------------------------------------------------
 
     def shut_down(self, executor: Any, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more outside work, and end the foreign executor when the chains have ended."""
@@ -268,9 +268,9 @@ class ThreadsScheduler(WrappedScheduler):
 class ProcessScheduler(WrappedScheduler):
     """Of a standard process pool.
 
-    It is never asked to cancel what it holds: in Python 3.11 that makes it lose the rest when a worker dies. Instead a call
-    that is not wanted any more is sent as one that does nothing (see `Parcel`). When the pool breaks, its manager settles
-    all futures with one exception, and holds a lock while it does so: nothing is submitted then.
+    It is never asked to cancel what it holds: in Python 3.11 that makes it lose the rest when a worker dies. Instead
+    a call that is not wanted any more is sent as one that does nothing (see `Parcel`). When the pool breaks, its
+    manager settles all futures with one exception, and holds a lock while it does so: nothing is submitted then.
     """
 
     __slots__ = ()
@@ -302,7 +302,7 @@ def _run_within(scheduler: Scheduler, context: Context, call: Call) -> Any:
         del call, fn, args, kwargs
 
 
-# -- errors ---------------------------------------------------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------------------------
 
 _BY_THE_POOL = re.compile(r"in _feed\b|in _sendback_result\b")
 _BY_ANYBODY = re.compile(r"in (dumps|serialize)\b")
@@ -329,7 +329,7 @@ def _copy(error: BaseException) -> BaseException:
     return copied
 
 
-# -- the public side --------------------------------------------------------------------------------------------------------
+# -- the public side ----------------------------------------------------------------------------------------------
 
 
 class WrappedExecutor(Mapping):
@@ -369,7 +369,8 @@ class WrappedExecutor(Mapping):
 
     def __repr__(self) -> str:
         state = "shut down" if self._scheduler.closing else "open"
-        return f"<{type(self).__name__} {self._scheduler.name} {state}, {len(self._scheduler.pending)} pending, of {self._executor!r}>"
+        waiting = len(self._scheduler.unsettled())
+        return f"<{type(self).__name__} {self._scheduler.name} {state}, {waiting} pending, of {self._executor!r}>"
 
 
 def _kind_of(executor: cf.Executor) -> type[WrappedScheduler]:
