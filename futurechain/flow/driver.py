@@ -10,6 +10,7 @@ it, gets rid of ours here, so that a coroutine that has ended is no part of a re
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
@@ -52,8 +53,20 @@ def returnValue(value: object) -> NoReturn:
 
 
 def is_driving() -> bool:
-    """Tell whether this thread is in a step of a coroutine or generator that we drive."""
-    return current.thread.drives > 0
+    """Tell whether this thread is in a step of ours, and in no event loop that the step has started."""
+    thread = current.thread
+    return thread.drives > 0 and running_loop() is thread.loop
+
+
+def running_loop() -> Any:
+    """Return what stands for the event loop that runs in this thread, asyncio's or trio's, or None."""
+    asyncio: Any = sys.modules.get("asyncio")
+    loop = None if asyncio is None else asyncio._get_running_loop()
+    trio: Any = sys.modules.get("trio")
+    if loop is None and trio is not None:
+        with suppress(RuntimeError):
+            return trio.lowlevel.current_task()
+    return loop
 
 
 def is_steps(value: object) -> bool:
@@ -84,6 +97,7 @@ class Driver:
             place: the name of the executor, for the note on an error.
         """
         run, steps = current.thread, self.steps
+        outer, run.loop = run.loop, running_loop()
         run.drives += 1
         try:
             if type(outcome) is Failure:
@@ -100,6 +114,7 @@ class Driver:
             return Failure(error), True
         finally:
             run.drives -= 1
+            run.loop = outer
             del self, steps, outcome  # no cycle: a traceback may keep this frame
 
 
