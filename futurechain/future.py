@@ -18,7 +18,17 @@ from futurechain.core import fast
 from futurechain.core.attaching import append_stage, attach_local, attach_stage, clean_up, kinds
 from futurechain.core.cancel import cancel_owned, expire
 from futurechain.core.flatten import pin
-from futurechain.core.handlers import Callbacks, Catch, Expiry, Finally, Handler, Then, check_handler, check_types, label
+from futurechain.core.handlers import (
+    Callbacks,
+    Catch,
+    Expiry,
+    Finally,
+    Handler,
+    Then,
+    check_handler,
+    check_types,
+    label,
+)
 from futurechain.core.loop import INLINE_KINDS, InlineDependent, LocalDependent, QueuedDependent
 from futurechain.core.lost import Guard, finalize
 from futurechain.core.scheduler import chain_end, later
@@ -127,7 +137,8 @@ class Future(StandardFuture[T]):
         Raises:
             TypeError: if a handler is neither callable nor None, or `on` is no executor.
         """
-        return attach_stage(self, Then(check_handler(on_result, "then"), check_handler(on_error, "then")), on)  # type: ignore[no-any-return]
+        handler = Then(check_handler(on_result, "then"), check_handler(on_error, "then"))
+        return cast("Future[Any]", attach_stage(self, handler, on))
 
     @overload
     def catch(self, handler: None, /, *, on: Executor | None = None) -> Future[T]: ...
@@ -161,12 +172,12 @@ class Future(StandardFuture[T]):
             TypeError: if the arguments are not of that form.
         """
         if len(args) == 1 and not (isinstance(args[0], type) and issubclass(args[0], BaseException)):
-            return attach_stage(self, Then(None, check_handler(args[0], "catch")), on)
+            return cast("Future[Any]", attach_stage(self, Then(None, check_handler(args[0], "catch")), on))
         if len(args) != 2:
             given = f"{args[0].__name__} and no handler" if len(args) == 1 else f"{len(args)} arguments"
             raise TypeError(f"catch() takes catch(handler) or catch(types, handler), not {given}")
         wanted, handler = check_types(args[0]), check_handler(args[1], "catch")
-        return attach_stage(self, Handler() if handler is None else Catch(wanted, handler), on)
+        return cast("Future[Any]", attach_stage(self, Handler() if handler is None else Catch(wanted, handler), on))
 
     def finally_(self, fn: Callable[[], object] | None, *, on: Any = None) -> Future[T]:
         """Attach a stage that calls ``fn()`` however this future ends, and keeps its outcome.
@@ -181,7 +192,7 @@ class Future(StandardFuture[T]):
             TypeError: if `fn` is neither callable nor None.
         """
         check_handler(fn, "finally_")
-        return attach_stage(self, Handler() if fn is None else Finally(fn), on)
+        return cast("Future[T]", attach_stage(self, Handler() if fn is None else Finally(fn), on))
 
     # -- Twisted's family -----------------------------------------------------------------------------------------
 
@@ -210,7 +221,7 @@ class Future(StandardFuture[T]):
             None if on_result is None else (on_result, tuple(callbackArgs or ()), dict(callbackKeywords or {})),
             None if on_error is None else (on_error, tuple(errbackArgs or ()), dict(errbackKeywords or {})),
         )
-        return append_stage(self, handler)
+        return cast("Future[Any]", append_stage(self, handler))
 
     @overload
     def addCallback(self, callback: None) -> Future[T]: ...
@@ -278,7 +289,7 @@ class Future(StandardFuture[T]):
 
     def shield(self) -> Future[T]:
         """Return a future with the same outcome, whose cancellation does not reach this one."""
-        return attach_local(Shield, self, Handler(), self._scheduler)
+        return cast("Future[T]", attach_local(Shield, self, Handler(), self._scheduler))
 
     def timeout(self, seconds: float, exception: BaseException | None = None) -> Future[T]:
         """Return a future with the same outcome, or `exception` if that takes longer than `seconds`.
@@ -304,7 +315,7 @@ class Future(StandardFuture[T]):
             handler.withdraw = timer.cancel
             if child.done():  # settled while the timer was being set
                 timer.cancel()
-        return child  # type: ignore[no-any-return]
+        return cast("Future[T]", child)
 
     def cancel(self) -> bool:
         """Cancel the future, and upward what nobody else consumes; runs local dependents in this thread.
@@ -371,7 +382,7 @@ class Guarded(Future[T]):
     __del__ = finalize
 
 
-# -- the kinds of stages ------------------------------------------------------------------------------------------------
+# -- the kinds of stages ----------------------------------------------------------------------------------------------
 
 
 class Stage(Future[T]):
@@ -427,7 +438,7 @@ for _cls in (Guarded, InlineStage, TwistedStage, LocalStage, Shield, ExecutorSta
     _cls.__name__ = _cls.__qualname__ = "Future"  # what users see in messages
 
 
-# -- futures that are settled already -------------------------------------------------------------------------------------
+# -- futures that are settled already ---------------------------------------------------------------------------------
 
 
 def succeed(value: U) -> Future[U]:
@@ -448,7 +459,7 @@ def fail(exception: BaseException | Failure) -> Future[Any]:
     return succeed(Failure(exception))
 
 
-# -- the fast forms -----------------------------------------------------------------------------------------------------
+# -- the fast forms ---------------------------------------------------------------------------------------------------
 
 kinds.inline, kinds.local, kinds.queued, kinds.twisted = InlineStage, LocalStage, ExecutorStage, TwistedStage
 INLINE_KINDS.update((InlineStage, TwistedStage))
@@ -461,13 +472,13 @@ def _in_place(plain: Any, fast_form: Any) -> Any:
 
 
 _plain_then = Future.then
-Stage.set_result = StandardFuture.set_result  # type: ignore[method-assign]
+Stage.set_result = StandardFuture.set_result
 Future.set_result = _in_place(StandardFuture.set_result, fast.set_result)  # type: ignore[method-assign]
 Future.addCallback = _in_place(Future.addCallback, fast.add_callback)  # type: ignore[method-assign]
 Future.then = _in_place(_plain_then, fast.then_on_bare)  # type: ignore[method-assign]
-InlineStage.then = _in_place(_plain_then, fast.then_on_inline)  # type: ignore[method-assign]
+InlineStage.then = _in_place(_plain_then, fast.then_on_inline)
 succeed = _in_place(succeed, fast.succeed)
-SettledStage.then = _in_place(_plain_then, fast.then_on_settled)  # type: ignore[method-assign]
+SettledStage.then = _in_place(_plain_then, fast.then_on_settled)
 
 if os.environ.get("FUTURECHAIN_DEBUG", "").lower() not in {"", "0", "false", "no", "off"}:
     later("debug")()
