@@ -23,7 +23,7 @@ __all__ = ["busy", "is_reserved", "post", "run"]
 
 IDLE_SECONDS = 5.0
 
-logger = logging.getLogger("futurechain")
+logger: logging.Logger = logging.getLogger("futurechain")
 _jobs: SimpleQueue[Callable[[], object]] = SimpleQueue()
 _idle: list[None] = []
 """One token for each thread that is about to look for work; whoever posts takes one, or starts a thread."""

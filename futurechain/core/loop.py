@@ -19,7 +19,7 @@ that still holds one.
 from __future__ import annotations
 
 from contextvars import Context
-from typing import Any
+from typing import Any, cast
 
 from futurechain.core.flatten import PLAIN_VALUES, resolve
 from futurechain.core.handlers import Handler
@@ -191,8 +191,8 @@ def work_off(thread: ThreadState) -> None:
 def take_queued(future: Any, thread: ThreadState) -> None:
     """Run here what `future` waits for, if it is still queued on the pool whose worker this thread is."""
     while thread.pool is not None and not future.done():
-        origin = future
-        while isinstance(source := source_of(origin), State):
+        origin: Any = future
+        while isinstance(source := cast("Any", source_of(origin)), State):
             origin = source
         queued = origin._on_executor and origin._scheduler is thread.pool
         if not (queued and origin._call and TICKET in origin._dependents):

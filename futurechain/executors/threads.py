@@ -42,7 +42,7 @@ __all__ = ["ThreadPoolExecutor", "refusal"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-logger = logging.getLogger("concurrent.futures")
+logger: logging.Logger = logging.getLogger("concurrent.futures")
 
 
 def refusal(name: str) -> str:

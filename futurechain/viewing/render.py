@@ -146,7 +146,7 @@ def _call_of_catch(plan: Catch, name: str) -> str:
 
 
 _WORDS = {
-    "_Position": "Deferred",
+    "Source": "Deferred",
     "_All": "gather",
     "_Settled": "gather",
     "_Race": "race",
