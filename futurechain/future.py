@@ -329,10 +329,13 @@ class Future(StandardFuture[T]):
         return True
 
     def __await__(self) -> Generator[Any, Any, T]:
-        self._observed()
-        if not self.done():
-            yield from later("suspend")(self)
-        return self.result()
+        try:
+            self._observed()
+            if not self.done():
+                yield from later("suspend")(self)
+            return self.result()
+        finally:
+            del self  # no cycle: exception, traceback, this frame, exception
 
     def __repr__(self) -> str:
         state = self._state.lower()
