@@ -400,8 +400,8 @@ def _svg_edge(picture: Picture, edge: Edge, route: list[int], sheet: _Sheet) -> 
 
 def _svg_label(text: str, x: float, y: float, *, to_the_left: bool) -> str:
     """Write beside the tip of an arrow, on the side that its line does not come from."""
-    anchor = ' text-anchor="end"' if to_the_left else ""
-    return f'<text x="{x + (-_BESIDE if to_the_left else _BESIDE):.1f}" y="{y - 5:.1f}"{anchor} fill="#767676">{text}</text>'
+    x, anchor = (x - _BESIDE, "end") if to_the_left else (x + _BESIDE, "start")
+    return f'<text x="{x:.1f}" y="{y - 5:.1f}" text-anchor="{anchor}" fill="#767676">{text}</text>'
 
 
 def _curve(x1: float, y1: float, x2: float, y2: float) -> str:
