@@ -14,7 +14,7 @@ import sys
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any, NoReturn, ParamSpec, TypeAlias, TypeVar
 
 from futurechain.core.thread_state import current
@@ -84,9 +84,9 @@ class Driver:
     __slots__ = ("context", "is_generator", "name", "steps")
 
     def __init__(self, steps: Steps[Any]) -> None:
-        self.steps = steps
-        self.is_generator = isinstance(steps, types.GeneratorType)
-        self.context = copy_context()
+        self.steps: Steps[Any] = steps
+        self.is_generator: bool = isinstance(steps, types.GeneratorType)
+        self.context: Context = copy_context()
         self.name: str = getattr(steps, "__qualname__", "coroutine").replace("<locals>.", "").rsplit(".", 1)[-1]
 
     def resume(self, outcome: Any, place: str) -> tuple[Any, bool]:
