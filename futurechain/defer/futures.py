@@ -13,9 +13,9 @@ from futurechain.core.unobserved import rescue
 from futurechain.defer.engine import OWNED, run
 from futurechain.defer.state import PENDING, State, is_failure
 from futurechain.errors import InvalidStateError, LostFutureError
+from futurechain.executors.inline import INLINE
 from futurechain.executors.wrapped_future import wrap_future
 from futurechain.failure import Failure
-from futurechain.executors.inline import INLINE
 from futurechain.future import Future
 
 __all__ = ["from_asyncio", "from_future", "future_of", "source_of", "wait_for_future"]
@@ -183,6 +183,6 @@ def _resume(deferred: Any, branch: Any) -> None:
 def source_of(future: Any) -> State | None:
     """Return the Deferred that `future` waits for, over however many other futures."""
     while isinstance(future, cf.Future):
-        future = getattr(future, "_parent", None)
+        future = getattr(future, "_source", None)
         future = future() if isinstance(future, weakref.ref) else future
     return future.deferred() if isinstance(future, Source) else None
