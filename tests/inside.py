@@ -1,0 +1,69 @@
+"""The one place where tests look inside: what schedules, mutations and the model have to know of the core.
+
+Everything else in the tests holds for any library with this public behaviour.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import futurechain
+from futurechain.core.state import FORWARDED, PENDING, Token
+from futurechain.core.thread_state import here
+
+__all__ = [
+    "CORE_FILES",
+    "PACKAGE",
+    "is_end_of_chain_clean",
+    "left_in",
+    "left_in_this_thread",
+    "state_of",
+]
+
+PACKAGE = Path(futurechain.__file__).parent
+
+CORE_FILES = frozenset(
+    str(path)
+    for path in (
+        *sorted((PACKAGE / "core").glob("*.py")),
+        PACKAGE / "future.py",
+        PACKAGE / "flow" / "combinators.py",
+        PACKAGE / "flow" / "coroutines.py",
+        PACKAGE / "flow" / "timing.py",
+        PACKAGE / "executors" / "threads.py",
+        PACKAGE / "executors" / "wrapped_future.py",
+    )
+)
+"""The files in which schedules stop threads."""
+
+
+def state_of(future):
+    """What is known of its outcome: "pending", "forwarded" or "settled"."""
+    outcome = future._outcome
+    return "pending" if outcome is PENDING else "forwarded" if outcome is FORWARDED else "settled"
+
+
+def left_in(future):
+    """What a settled future still holds and should not: entries in its list of dependents, its handler, its source."""
+    left = [f"dependent {entry!r}" for entry in future._link]
+    left += [f"{name} {value!r}" for name in ("_fn", "_parent") if (value := getattr(future, name)) is not None]
+    return left
+
+
+def has_ticket(future):
+    """Whether the right to settle `future` lies in its own list."""
+    return any(isinstance(entry, Token) for entry in future._link)
+
+
+def is_end_of_chain_clean(future):
+    """Whether the record of the chain of `future` holds one end, and not one that is about to cease to be it."""
+    record = future._home
+    ends = getattr(record() if callable(record) else record, "ends", (None,))
+    return len(ends) == 1
+
+
+def left_in_this_thread():
+    """What this thread has put off and not done; nothing, when it is in no handler."""
+    record = here.run
+    left = [f"{name} {value!r}" for name in ("stack", "later", "carried", "interrupt") if (value := getattr(record, name))]
+    return left + [f"{name} {value}" for name in ("depth", "drives") if (value := getattr(record, name))]

@@ -1,0 +1,256 @@
+"""Every order of events: threads are stopped before each bytecode of the core while others act on the same futures.
+
+``python -m tests.schedules --all`` runs, for each shape of a world, each set of dependents and each pair of operations,
+all schedules in which the first operation is interrupted once by all of the second; and for triples that
+matter (rings that are closed together, cancelling against forwarding against attaching) all in which the second one
+is interrupted as well. ``--seconds N --seed S`` runs a random sample of these, half of them with two interruptions.
+
+What a world is and what is checked: `worlds`. How threads are stopped: `stepping`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import gc
+import itertools
+import logging
+import os
+import random
+import re
+import sys
+import threading
+import time
+
+from tests import inside
+from tests.stepping import NEVER, Hang, Stepper
+from tests.worlds import DEPENDENTS, OPERATIONS, SHAPES, Pools, World, applies
+
+__all__ = ["Case", "Runner", "cases", "sample"]
+
+MOST_STEPS = 20_000
+"""No operation makes so many; a schedule that goes on for longer runs in circles."""
+MOST_REPORTED = 30
+MOST_CHARACTERS = 600
+
+
+class Case:
+    """A world to be made, and the operations that meet in it."""
+
+    def __init__(self, shape, dependents, operations):
+        self.shape = shape
+        self.dependents = dependents
+        self.operations = operations
+
+    def __repr__(self):
+        return f"{self.shape}({', '.join(self.dependents)}): {' | '.join(self.operations)}"
+
+    @classmethod
+    def parse(cls, text):
+        """The case that is written so."""
+        world, operations = text.split("): ")
+        shape, dependents = world.split("(")
+        return cls(shape, tuple(filter(None, dependents.split(", "))), tuple(operations.split(" | ")))
+
+    def make(self, runner):
+        """The world, and its jobs."""
+        world = World(self.shape, self.dependents, runner.stepper, runner.pools)
+        return world, [lambda name=name: OPERATIONS[name](world) for name in self.operations]
+
+
+def cases(shapes=tuple(SHAPES)):
+    """All pairs in all worlds, in an order in which each pair comes early."""
+    for dependents in DEPENDENTS:
+        for shape in shapes:
+            names = [name for name in OPERATIONS if applies(name, shape)]
+            for pair in itertools.product(names, repeat=2):
+                yield Case(shape, dependents, pair)
+
+
+class Faults(logging.Handler):
+    """Collects what is reported and should not be."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def emit(self, record):
+        error = record.exc_info[1] if record.exc_info else ""
+        self.found.append(f"logged: {record.getMessage()} {error!r}")
+
+    def unraisable(self, report):
+        self.found.append(f"unraisable: {report.exc_value!r} in {report.object!r}")
+
+    def in_thread(self, report):
+        self.found.append(f"in {report.thread}: {report.exc_value!r}")
+
+
+class Runner:
+    """Runs schedules, and remembers what was wrong; a context manager."""
+
+    def __init__(self, *, every=False, threads=3):
+        self.stepper = Stepper(inside.CORE_FILES, threads=threads, every=every, look=inside.left_in_this_thread)
+        self.faults = Faults()
+        self.count = 0
+        self.found = []
+        """``(case, plan, faults)`` of each schedule that has gone wrong."""
+
+    def __enter__(self):
+        self._stack = stack = contextlib.ExitStack()
+        for name in ("futurechain", "concurrent.futures"):
+            logger = logging.getLogger(name)
+            logger.addHandler(self.faults)
+            stack.callback(logger.removeHandler, self.faults)
+            stack.callback(setattr, logger, "propagate", logger.propagate)
+            logger.propagate = False
+        for module, name, hook in (
+            (sys, "unraisablehook", self.faults.unraisable),
+            (threading, "excepthook", self.faults.in_thread),
+        ):
+            stack.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, hook)
+        self.pools = Pools()
+        stack.callback(self.pools.close)
+        stack.enter_context(self.stepper)
+        gc.collect()
+        gc.freeze()  # what is there already is not looked at in each collection
+        stack.callback(gc.unfreeze)
+        gc.disable()  # a finalizer that comes by chance would make no two runs alike
+        stack.callback(gc.enable)
+        return self
+
+    def __exit__(self, *what):
+        gc.collect()
+        self._stack.__exit__(*what)
+
+    def run(self, case, plan):
+        """Run one schedule; how many steps each thread has made."""
+        self.count += 1
+        if not self.count % 500:
+            gc.collect()
+        world, jobs = case.make(self)
+        steps = [0] * len(jobs)
+        try:
+            slots = self.stepper.run(jobs, plan, unblock=world.close)
+            steps = [slot.steps for slot in slots]
+            for slot in slots:
+                if slot.error is not None:
+                    world.faults.append(f"{case.operations[self.stepper.slots.index(slot)]} raised {slot.error!r}")
+                if slot.left:
+                    world.faults.append(f"thread {slot.name} has still to do: {', '.join(slot.left)}")
+            world.note_consumers()
+            world.close()
+            world.check()
+        except Hang as hang:
+            world.faults.append(f"hangs: {hang}")
+        finally:
+            world.end()
+        if max(steps) > MOST_STEPS:
+            world.faults.append(f"took {steps} steps")
+        faults = [*world.faults, *self.faults.found]
+        self.faults.found.clear()
+        if faults:
+            self.found.append((case, plan, faults))
+        return steps
+
+    def exhaust(self, case):
+        """Interrupt the first operation once, at each of its steps; how many schedules that were."""
+        for stop in range(MOST_STEPS):
+            if self.run(case, [(0, stop), (1, NEVER)])[0] <= stop:
+                return stop + 1
+        raise AssertionError(case)
+
+    def exhaust_twice(self, case, last=2):
+        """Interrupt the first operation by the second, and that by the last one, wherever that can be."""
+        for stop in range(MOST_STEPS):
+            first = self.run(case, [(0, stop), (1, 0), (last, NEVER)])[0]
+            for second in range(1, MOST_STEPS):
+                if self.run(case, [(0, stop), (1, second), (last, NEVER)])[1] <= second:
+                    break
+            if first <= stop:
+                return
+
+
+def random_plan(steps, rng):
+    """Stop the first thread at one step, and in half of the plans the second, too, before the first goes on."""
+    stop = rng.randrange(steps[0] + 1)
+    if rng.random() < 0.5:
+        return [(0, stop), (1, NEVER)]
+    later = rng.randrange(stop, steps[0] + 1)
+    return [(0, stop), (1, rng.randrange(steps[1] + 1)), (0, later + 1), (1, NEVER)]
+
+
+def sample(runner, rng, *, seconds=None, schedules=None):
+    """Run random schedules of random cases, for so many seconds or until there are so many."""
+    every = list(cases())
+    end = None if seconds is None else time.monotonic() + seconds
+    begun = runner.count
+    while (end is None or time.monotonic() < end) and (schedules is None or runner.count - begun < schedules):
+        case = rng.choice(every)
+        steps = runner.run(case, [(0, NEVER), (1, NEVER)])
+        for _ in range(8):
+            runner.run(case, random_plan(steps, rng))
+
+
+def _alike(case, faults):
+    """What schedules have in common that have gone wrong in the same way."""
+    return case.shape, re.sub(r"0x[0-9a-f]+|\d+", "", faults[0])[:200]
+
+
+def report(runner, began):
+    """Print what was run and what was wrong; the exit code."""
+    seconds = time.monotonic() - began
+    print(f"{runner.count} schedules in {seconds:.0f} s, {len(runner.found)} of them with faults")
+    kinds = {}
+    for case, plan, faults in runner.found:
+        kinds.setdefault(_alike(case, faults), []).append((case, plan, faults))
+    for alike in sorted(kinds.values(), key=len, reverse=True)[:MOST_REPORTED]:
+        case, plan, faults = min(alike, key=lambda found: (len(found[1]), len(found[0].dependents)))
+        cases_of = len({repr(found[0]) for found in alike})
+        print(f"  {len(alike)} schedules of {cases_of} cases, for example --case {str(case)!r} --plan {str(plan)!r}:")
+        for fault in faults[:5]:
+            print(f"    {fault[:MOST_CHARACTERS]}")
+    return 1 if runner.found else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m tests.schedules", description=__doc__.splitlines()[0])
+    parser.add_argument("--all", action="store_true", help="run every schedule with one interruption")
+    parser.add_argument("--seconds", type=float, default=60, help="run a random sample for so long")
+    parser.add_argument("--seed", type=int, default=None, help="of the sample; it is printed")
+    parser.add_argument("--shapes", default=",".join(SHAPES), help="with --all: only these")
+    parser.add_argument("--every", action="store_true", help="stop before bytecodes of locals and jumps, too")
+    parser.add_argument("--case", type=Case.parse, help="run this one, as it is printed")
+    parser.add_argument("--plan", type=ast.literal_eval, help="with --case: this schedule only")
+    given = parser.parse_args()
+    began = time.monotonic()
+    with Runner(every=given.every) as runner:
+        if given.plan is not None:
+            runner.run(given.case, given.plan)
+        elif given.case is not None:
+            runner.exhaust(given.case)
+        elif given.all:
+            exhaust_all(runner, given.shapes.split(","))
+        else:
+            seed = random.randrange(1 << 32) if given.seed is None else given.seed
+            print(f"seed {seed}", flush=True)
+            sample(runner, random.Random(seed), seconds=given.seconds)
+    return report(runner, began)
+
+
+def exhaust_all(runner, shapes):
+    """Run everything in some shapes, and print how it goes."""
+    for shape in shapes:
+        begun, count, wrong = time.monotonic(), runner.count, len(runner.found)
+        for case in cases([shape]):
+            runner.exhaust(case)
+        print(
+            f"{shape}: {runner.count - count} schedules, {len(runner.found) - wrong} with faults, "
+            f"{time.monotonic() - begun:.0f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
