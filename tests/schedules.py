@@ -25,7 +25,7 @@ import time
 
 from tests import inside
 from tests.stepping import NEVER, Hang, Stepper
-from tests.worlds import DEPENDENTS, OPERATIONS, SHAPES, Pools, World, applies
+from tests.worlds import DEPENDENTS, OPERATIONS, RINGS, SHAPES, Pools, World, applies
 
 __all__ = ["Case", "Runner", "cases", "sample"]
 
@@ -59,13 +59,46 @@ class Case:
         return world, [lambda name=name: OPERATIONS[name](world) for name in self.operations]
 
 
-def cases(shapes=tuple(SHAPES)):
-    """All pairs in all worlds, in an order in which each pair comes early."""
-    for dependents in DEPENDENTS:
+def cases(shapes=tuple(SHAPES), *, every=False):
+    """All pairs in worlds without dependents and with two; and in the others all pairs of what decides something.
+
+    With `every`, all pairs in all worlds: too many for a day, and what random samples are taken from.
+    """
+    for number, dependents in enumerate(DEPENDENTS):
         for shape in shapes:
             names = [name for name in OPERATIONS if applies(name, shape)]
+            if number >= 2 and not every:
+                names = [name for name in names if name in DECIDING]
             for pair in itertools.product(names, repeat=2):
                 yield Case(shape, dependents, pair)
+
+
+DECIDING = frozenset({
+    "set_result", "set_inner", "cancel_root", "cancel_source", "cancel_inner", "cancel_first", "cancel_last", "cancel_middle",
+    "expire", "drop", "open_gate", "close_ring", "close_ring_too", "cancel_ring",
+})  # fmt: skip
+"""Operations that settle something."""
+
+TRIPLES = [
+    Case(shape, dependents, operations)
+    for shapes, dependents, operations in (
+        (RINGS, (), ("close_ring", "close_ring_too", "close_ring_as_well")),
+        (RINGS, ("then",), ("close_ring_as_well", "close_ring", "close_ring_too")),
+        (RINGS, ("adopt",), ("close_ring_too", "close_ring", "cancel_ring")),
+        (("moves",), ("adopt",), ("set_result", "cancel_root", "adopt")),
+        (("moves",), ("adopt",), ("set_result", "adopt_middle", "cancel_root")),
+        (("moves",), (), ("set_result", "cancel_middle", "adopt")),
+        (("returns", "moves_along"), ("adopt",), ("set_result", "cancel_first", "then")),
+        (("returns", "moves_along"), ("adopt",), ("set_result", "set_inner", "cancel_root")),
+        (("returns", "moves_along"), ("then",), ("set_inner", "set_result", "adopt")),
+        (("bare", "stage", "waiting"), ("then", "adopt"), ("set_result", "cancel_root", "then")),
+        (("bare", "stage", "waiting"), ("then", "adopt"), ("cancel_first", "cancel_last", "set_result")),
+        (("chain",), (), ("add_callback", "add_callback", "set_result")),
+        (("chain",), (), ("add_callback", "add_both", "add_callback")),
+    )
+    for shape in sorted(shapes)
+]
+"""Three threads: rings that are closed together, cancelling against forwarding against attaching."""
 
 
 class Faults(logging.Handler):
@@ -161,34 +194,41 @@ class Runner:
                 return stop + 1
         raise AssertionError(case)
 
-    def exhaust_twice(self, case, last=2):
-        """Interrupt the first operation by the second, and that by the last one, wherever that can be."""
-        for stop in range(MOST_STEPS):
-            first = self.run(case, [(0, stop), (1, 0), (last, NEVER)])[0]
-            for second in range(1, MOST_STEPS):
-                if self.run(case, [(0, stop), (1, second), (last, NEVER)])[1] <= second:
+    def exhaust_triple(self, case):
+        """Interrupt the first operation by the second, and that by the third, wherever that can be; then the first ends.
+
+        And the same with the second to end before the first.
+        """
+        for order in (0, 1), (1, 0):
+            ending = [(number, NEVER) for number in order]
+            for stop in range(MOST_STEPS):
+                for second in range(MOST_STEPS):
+                    steps = self.run(case, [(0, stop), (1, second), (2, NEVER), *ending])
+                    if steps[1] <= second:
+                        break
+                if steps[0] <= stop:
                     break
-            if first <= stop:
-                return
 
 
 def random_plan(steps, rng):
-    """Stop the first thread at one step, and in half of the plans the second, too, before the first goes on."""
+    """Interrupt the first thread at one step, and in most plans the second, too, before the others go on."""
     stop = rng.randrange(steps[0] + 1)
+    if len(steps) == 3:
+        ending = [(number, NEVER) for number in rng.sample((0, 1), 2)]
+        return [(0, stop), (1, rng.randrange(steps[1] + 1)), (2, NEVER), *ending]
     if rng.random() < 0.5:
         return [(0, stop), (1, NEVER)]
-    later = rng.randrange(stop, steps[0] + 1)
-    return [(0, stop), (1, rng.randrange(steps[1] + 1)), (0, later + 1), (1, NEVER)]
+    return [(0, stop), (1, rng.randrange(steps[1] + 1)), (0, rng.randrange(stop, steps[0] + 1) + 1), (1, NEVER)]
 
 
 def sample(runner, rng, *, seconds=None, schedules=None):
     """Run random schedules of random cases, for so many seconds or until there are so many."""
-    every = list(cases())
+    every = list(cases(every=True))
     end = None if seconds is None else time.monotonic() + seconds
     begun = runner.count
     while (end is None or time.monotonic() < end) and (schedules is None or runner.count - begun < schedules):
-        case = rng.choice(every)
-        steps = runner.run(case, [(0, NEVER), (1, NEVER)])
+        case = rng.choice(every) if rng.random() < 0.9 else rng.choice(TRIPLES)
+        steps = runner.run(case, [])
         for _ in range(8):
             runner.run(case, random_plan(steps, rng))
 
@@ -243,11 +283,15 @@ def exhaust_all(runner, shapes):
     """Run everything in some shapes, and print how it goes."""
     for shape in shapes:
         begun, count, wrong = time.monotonic(), runner.count, len(runner.found)
-        for case in cases([shape]):
+        number = 0
+        for number, case in enumerate(cases([shape]), 1):
             runner.exhaust(case)
+        triples = [case for case in TRIPLES if case.shape == shape]
+        for case in triples:
+            runner.exhaust_triple(case)
         print(
-            f"{shape}: {runner.count - count} schedules, {len(runner.found) - wrong} with faults, "
-            f"{time.monotonic() - begun:.0f} s",
+            f"{shape}: {number} pairs and {len(triples)} triples, {runner.count - count} schedules, "
+            f"{len(runner.found) - wrong} with faults, {time.monotonic() - begun:.0f} s",
             flush=True,
         )
 

@@ -27,12 +27,13 @@ from pathlib import Path
 __all__ = ["NEVER", "Hang", "Slot", "Stepper"]
 
 NEVER = 1 << 60
-POLL = 0.0005
+POLL = 0.0002
 """How often to look whether a thread that takes its time is blocked, in seconds."""
 
 _LOCAL = (
-    "CACHE", "COPY", "COPY_FREE_VARS", "EXTENDED_ARG", "IS_OP", "JUMP_", "KW_NAMES", "LOAD_CLOSURE", "LOAD_CONST", "LOAD_FAST",
-    "LOAD_GLOBAL", "MAKE_CELL", "NOP", "POP_JUMP_", "PRECALL", "PUSH_NULL", "RESUME", "SWAP",
+    "BUILD_", "CACHE", "CHECK_EXC_MATCH", "COPY", "COPY_FREE_VARS", "EXTENDED_ARG", "IS_OP", "JUMP_", "KW_NAMES",
+    "LOAD_CLOSURE", "LOAD_CONST", "LOAD_DEREF", "LOAD_FAST", "LOAD_GLOBAL", "MAKE_CELL", "NOP", "POP_JUMP_", "PRECALL",
+    "PUSH_EXC_INFO", "PUSH_NULL", "RESUME", "SWAP",
 )  # fmt: skip
 """Bytecodes that neither read nor change what threads share, nor can drop the last reference to anything."""
 
@@ -124,7 +125,7 @@ class Stepper:
 
     def _wait(self, unblock, patience):
         last, unblocked, polls = None, False, 0
-        while not self._quiet.acquire(timeout=POLL if polls < 200 else 0.01):
+        while not self._quiet.acquire(timeout=POLL if polls < 500 else 0.01):
             polls += 1
             holder = self._holder
             if holder is not None:
@@ -135,7 +136,7 @@ class Stepper:
             elif not unblocked:
                 unblocked, polls = True, 0
                 unblock()
-            elif polls > 200 + patience * 100:
+            elif polls > 500 + patience * 100:
                 where = {slot.name: self._frames(slot) for slot in self._active if not slot.finished}
                 self._replace_stuck()
                 raise Hang(where)

@@ -162,7 +162,7 @@ class World:
     def note_consumers(self):
         """Look, before anything else is settled, at what the cancellations have reached."""
         root = self.root
-        if root.done() or self.left_running or self.pools_used():
+        if root.done() or self.left_running or self.shape in RINGS or self.pools_used():
             return
         consumers = [stage for stage in self.stages if stage.parents is None or "root" in stage.parents]
         if any(stage.kind in {"callback", "shield", "wait", "result", "chain"} for stage in consumers):
@@ -190,8 +190,11 @@ class World:
         self.clock.advance(1000)
 
     def end(self):
-        """Give the clock back."""
+        """Give the clock back, and look at how everything has ended, so that it is not reported."""
         clock.replace(self.clock_before)
+        for name, future in self.futures.items():
+            if future.done():
+                self.outcome(name)
 
     def check(self):
         """Return the list of what is wrong."""
@@ -258,7 +261,7 @@ class World:
             if len(values) > 1:
                 self.faults.append(f"{name} was settled {len(values)} times")
             outcome = self.outcome(name)
-            if outcome is not None and outcome[1] is not values[0]:
+            if outcome is not None and outcome != ("value", values[0]) and outcome != ("error", values[0]):
                 self.faults.append(f"{name} was given {values[0]!r}, and has {outcome}")
 
     def _check_cancels(self):
@@ -393,6 +396,12 @@ def _awaits(world, stage, own, parents):
     return None if _same(own, parents[0]) or _is_cancelled(world, own) else "it never went on"
 
 
+def _is_broken(world, stage, own, parents):
+    if world.shape == "ring_of_chains" and any(one.kind == "both_of_chain" for one in world.stages):
+        return None  # it ends in what the last of the chain has made of the error
+    return None if isinstance(own[1], (TypeError, CancelledError)) else "it is in a ring, and has an outcome"
+
+
 _CHECKS = {
     "then": _handler_for("value"),
     "catch": _handler_for("error"),
@@ -410,6 +419,7 @@ _CHECKS = {
     "wait": _sees,
     "await": _awaits,
     "chain": lambda *_: None,
+    "ring": _is_broken,
 }
 
 
@@ -547,6 +557,50 @@ async def _awaiting(stage, future):
     return stage.handle(value)
 
 
+def _ring(world, attach):
+    """Futures that will wait for each other in a ring: three sources close it."""
+    world.cancels.append("*")
+    world.dropped = True  # what is in the ring may fail with any of its errors
+    for number in range(3):
+        world.bare(f"source{number}")
+    for number in range(3):
+        following = "root" if number == 2 else f"ring{number + 1}"
+        name = f"ring{number}" if number else "root"
+        stage = Stage(world, "ring", (name,))
+        stage.name = name
+        stage.is_kept(attach(world.futures[f"source{number}"], lambda _, name=following: world.futures[name]))
+
+
+@shape
+def ring(world):
+    _ring(world, Future.then)
+
+
+@shape
+def ring_of_chains(world):
+    _ring(world, Future.addCallback)
+
+
+@shape
+def ring_of_groups(world):
+    def attach(source, handler):
+        def group(value):
+            together = world.futures[f"group{next(world.numbers)}"] = gather(handler(value))
+            return together
+
+        return source.then(group)
+
+    _ring(world, attach)
+
+
+@shape
+def ring_of_coroutines(world):
+    async def wait(source, handler):
+        await handler(await source)
+
+    _ring(world, lambda source, handler: ensure_future(wait(source, handler)))
+
+
 @shape
 def expiring(world):
     source = world.bare("source")
@@ -635,6 +689,7 @@ def applies(name, shape):
     return _NEEDS[name](shape)
 
 
+RINGS = {"ring", "ring_of_chains", "ring_of_groups", "ring_of_coroutines"}
 HAS_INNER = {"returns", "moves", "moves_along", "cleanup", "gathered", "raced"}
 HAS_MIDDLE = {"nested", "moves", "moves_along"}
 POOLS = {"pool", "pool_stage", "pool_hop"}
@@ -793,7 +848,7 @@ def _blocking(world, kind, ask):
     root = stage.is_kept(world.root)
     try:
         stage.calls.append(ask(root))
-    except (CancelledError, TimeoutError, Boom, LostFutureError, BaseExceptionGroup) as error:
+    except (CancelledError, TimeoutError, Boom, LostFutureError, TypeError, BaseExceptionGroup) as error:
         stage.calls.append(error)
 
 
@@ -803,12 +858,32 @@ def look(world):
     root.running(), root.done(), root.cancelled(), repr(root), root._state
 
 
-@operation(needs=lambda shape: shape not in {"pool", "pool_stage"})
+@operation(needs=lambda shape: shape in RINGS)
+def close_ring(world):
+    world.settle("source0", "set_result", None)
+
+
+@operation(needs=lambda shape: shape in RINGS)
+def close_ring_too(world):
+    world.settle("source1", "set_result", None)
+
+
+@operation(needs=lambda shape: shape in RINGS)
+def close_ring_as_well(world):
+    world.settle("source2", "set_result", None)
+
+
+@operation(needs=lambda shape: shape in RINGS)
+def cancel_ring(world):
+    world.cancel("ring1")
+
+
+@operation(needs=lambda shape: shape not in {"pool", "pool_stage", *RINGS})
 def set_result(world):
     world.settle(world.source_name, "set_result", Token("set_result"))
 
 
-@operation(needs=lambda shape: shape not in {"pool", "pool_stage"})
+@operation(needs=lambda shape: shape not in {"pool", "pool_stage", *RINGS})
 def set_exception(world):
     world.settle(world.source_name, "set_exception", Boom("set_exception"))
 
@@ -835,7 +910,7 @@ def cancel_root(world):
     world.cancel("root")
 
 
-@operation(needs=lambda shape: shape not in {"bare", "pool", "pool_stage"})
+@operation(needs=lambda shape: shape not in {"bare", "pool", "pool_stage", *RINGS})
 def cancel_source(world):
     world.cancels.append("*")
     world.cancel("source")
@@ -890,11 +965,11 @@ def open_gate(world):
 
 DEPENDENTS = (
     (),
+    ("then", "adopt"),
     ("then",),
     ("adopt",),
     ("then_two", "then"),
     ("adopt", "adopt"),
-    ("then", "adopt"),
     ("finally", "add_done_callback", "then"),
     ("adopt", "then", "timeout"),
     ("add_callback", "then"),
