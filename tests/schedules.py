@@ -119,11 +119,16 @@ class Faults(logging.Handler):
         self.found.append(f"in {report.thread}: {report.exc_value!r}")
 
 
+class Stop(Exception):
+    """A fault was found, and one is enough."""
+
+
 class Runner:
     """Runs schedules, and remembers what was wrong; a context manager."""
 
-    def __init__(self, *, every=False, threads=3):
-        self.stepper = Stepper(inside.CORE_FILES, threads=threads, every=every, look=inside.left_in_this_thread)
+    def __init__(self, *, every=False, stop=False):
+        self.stepper = Stepper(inside.CORE_FILES, every=every, look=inside.left_in_this_thread)
+        self.stop = stop
         self.faults = Faults()
         self.count = 0
         self.found = []
@@ -185,14 +190,18 @@ class Runner:
         self.faults.found.clear()
         if faults:
             self.found.append((case, plan, faults))
+            if self.stop:
+                raise Stop
         return steps
 
     def exhaust(self, case):
-        """Interrupt the first operation once, at each of its steps; how many schedules that were."""
+        """Interrupt the first operation once, at each of its steps; of three, the second as well."""
+        if len(case.operations) == 3:
+            self.exhaust_triple(case)
+            return
         for stop in range(MOST_STEPS):
             if self.run(case, [(0, stop), (1, NEVER)])[0] <= stop:
-                return stop + 1
-        raise AssertionError(case)
+                return
 
     def exhaust_triple(self, case):
         """Interrupt the first operation by the second, and that by the third, wherever that can be; then the first ends.
@@ -221,13 +230,14 @@ def random_plan(steps, rng):
     return [(0, stop), (1, rng.randrange(steps[1] + 1)), (0, rng.randrange(stop, steps[0] + 1) + 1), (1, NEVER)]
 
 
-def sample(runner, rng, *, seconds=None, schedules=None):
+def sample(runner, rng, *, shapes=tuple(SHAPES), seconds=None, schedules=None):
     """Run random schedules of random cases, for so many seconds or until there are so many."""
-    every = list(cases(every=True))
+    every = list(cases(shapes, every=True))
+    triples = [case for case in TRIPLES if case.shape in shapes] or every
     end = None if seconds is None else time.monotonic() + seconds
     begun = runner.count
     while (end is None or time.monotonic() < end) and (schedules is None or runner.count - begun < schedules):
-        case = rng.choice(every) if rng.random() < 0.9 else rng.choice(TRIPLES)
+        case = rng.choice(every) if rng.random() < 0.9 else rng.choice(triples)
         steps = runner.run(case, [])
         for _ in range(8):
             runner.run(case, random_plan(steps, rng))
@@ -261,15 +271,17 @@ def main():
     parser.add_argument("--seed", type=int, default=None, help="of the sample; it is printed")
     parser.add_argument("--shapes", default=",".join(SHAPES), help="with --all: only these")
     parser.add_argument("--every", action="store_true", help="stop before bytecodes of locals and jumps, too")
-    parser.add_argument("--case", type=Case.parse, help="run this one, as it is printed")
+    parser.add_argument("--case", type=Case.parse, action="append", help="run all of this case, as it is printed")
     parser.add_argument("--plan", type=ast.literal_eval, help="with --case: this schedule only")
+    parser.add_argument("--stop", action="store_true", help="stop at the first fault")
     given = parser.parse_args()
     began = time.monotonic()
-    with Runner(every=given.every) as runner:
+    with Runner(every=given.every, stop=given.stop) as runner, contextlib.suppress(Stop):
         if given.plan is not None:
-            runner.run(given.case, given.plan)
+            runner.run(given.case[0], given.plan)
         elif given.case is not None:
-            runner.exhaust(given.case)
+            for case in given.case:
+                runner.exhaust(case)
         elif given.all:
             exhaust_all(runner, given.shapes.split(","))
         else:
@@ -288,7 +300,7 @@ def exhaust_all(runner, shapes):
             runner.exhaust(case)
         triples = [case for case in TRIPLES if case.shape == shape]
         for case in triples:
-            runner.exhaust_triple(case)
+            runner.exhaust(case)
         print(
             f"{shape}: {number} pairs and {len(triples)} triples, {runner.count - count} schedules, "
             f"{len(runner.found) - wrong} with faults, {time.monotonic() - begun:.0f} s",
