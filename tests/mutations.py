@@ -110,8 +110,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/flatten.py",
-        "    if is_ring(stage, inner) and claim(stage):",
-        "    if inner is stage and claim(stage):",
+        "    if is_ring(stage, inner) and claim(stage):\n        detach(inner, stage)\n        return _cycle(inner)",
+        "    pass",
         "a ring is not seen",
         ("ring(): close_ring | close_ring_too | close_ring_as_well",),
     ),

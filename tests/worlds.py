@@ -382,10 +382,8 @@ def _races(world, stage, own, parents):
 
 
 def _sees(world, stage, own, parents):
-    """A thread, or a coroutine, that waited: it has seen what there was to see."""
-    if stage.calls and not isinstance(stage.calls[0], BaseException) and not _same(("value", stage.calls[0]), parents[0]):
-        return "it has seen something else"
-    return None
+    """A thread that waited: it has seen how it ended."""
+    return None if stage.calls and stage.calls[0] is parents[0][1] else "it has seen something else"
 
 
 def _awaits(world, stage, own, parents):
@@ -838,7 +836,7 @@ def result(world):
 def wait(world):
     def wait_for(root):
         cf.wait([root], LONG)
-        return root.result(0) if root.done() else None
+        return root.result(0)
 
     _blocking(world, "wait", wait_for)
 
