@@ -149,6 +149,8 @@ class Group:
             return source.outcome
         if self.kind == "gather" and failed:
             return source.outcome
+        if self.kind == "gather" and any(outcome is not None and outcome[0] == "error" for outcome in outcomes):
+            return None  # that one has still to tell
         if self.kind in {"gather", "settled"}:
             return None if None in outcomes else ("ok", tuple(value for _, value in outcomes))
         if not failed:
@@ -170,6 +172,10 @@ class World:
         self.now = 0.0
         self.depth = 0
         self.later: deque[tuple[Future, Any]] = deque()
+        self.groups: list[Group] = []
+        self.is_open = False
+        """Whether something depends on an order that nobody has promised: which of several parts of a combination that
+        hang on the same future is settled first."""
 
     def add(self, name: str, kind: str, *, executor: Executor | None = INLINE) -> Future:
         """Make a future and know it by its name."""
@@ -251,19 +257,29 @@ class World:
         else:
             stage.sources = [inner]
             inner.dependents.append(Adoption(stage))
+            self.look_for_ties()
 
     def waits_for(self, future: Future, other: Future) -> bool:
         """Tell whether `future` is `other`, or waits for it."""
-        todo: list[Future] = [future]
-        seen: set[str] = set()
+        return other in self.above(future)
+
+    def above(self, future: Future) -> list[Future]:
+        """Return `future` and all that it waits for."""
+        todo = found = [future]
         while todo:
-            one = todo.pop()
-            if one is other:
-                return True
-            if one.name not in seen:
-                seen.add(one.name)
-                todo += one.sources
-        return False
+            todo = [source for one in todo for source in one.sources if source not in found]
+            found = [*found, *todo]
+        return found
+
+    def look_for_ties(self) -> None:
+        """Note whether two parts of a combination that is undecided wait for the same future."""
+        self.groups = [group for group in self.groups if group.whole.outcome is None]
+        for group in self.groups:
+            seen: set[str] = set()
+            for part in dict.fromkeys(group.parts):
+                above = {one.name for one in self.above(part) if one.outcome is None}
+                self.is_open = self.is_open or (group.kind != "settled" and not seen.isdisjoint(above))
+                seen |= above
 
     # -- cancelling ---------------------------------------------------------------------------------------------------
 
@@ -389,6 +405,8 @@ class World:
         whole = self.add(name, "group")
         whole.group = Group(whole, kind, parts, wanted)
         whole.group.attach()
+        self.groups.append(whole.group)
+        self.look_for_ties()
         if whole.outcome is not None:
             for part in dict.fromkeys(parts):
                 self.release(part, whole.group)
