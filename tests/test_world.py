@@ -126,8 +126,8 @@ def step(condition=lambda self: True, **arguments):
 class World(RuleBasedStateMachine):
     """The library and the model, side by side."""
 
-    @initialize()
-    def begin(self):
+    @initialize(beginning=st.sampled_from(["bare", "forward", "forward", "nested", "pool", "group", "clean"]))
+    def begin(self, beginning):
         self.clock = ManualClock().__enter__()
         self.real = {}
         self.log = []
@@ -136,6 +136,34 @@ class World(RuleBasedStateMachine):
         self.executors = [futurechain.wrap_executor(manual) for manual in self.manuals]
         self.models = [model.Executor(), model.Executor()]
         self.bare("f0")
+        getattr(self, f"begin_{beginning}")()
+
+    def begin_bare(self):
+        pass
+
+    def begin_forward(self):
+        """A stage that is waited for, and that will wait for another one."""
+        self.bare("f1")
+        self.then(1, ("ok",), ("wait", 0), ("return", 0), "same")
+        self.adopt(0)
+
+    def begin_nested(self):
+        for _ in range(3):
+            self.adopt(0)
+
+    def begin_pool(self):
+        self.submit(0, ("return", 0))
+        self.then(0, ("ok",), ("wait", 1), ("return", 0), "same")
+        self.then(0, ("ok",), ("return", 0), ("return", 0), "inline")
+
+    def begin_group(self):
+        self.bare("f1")
+        self.combine("gather", [0, 1])
+        self.then(0, ("ok",), ("return", 0), ("return", 0), "same")
+
+    def begin_clean(self):
+        self.bare("f1")
+        self.finally_(1, ("wait", 0), "same")
 
     def teardown(self):
         if not hasattr(self, "real"):

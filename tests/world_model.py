@@ -265,11 +265,13 @@ class World:
 
     def above(self, future: Future) -> list[Future]:
         """Return `future` and all that it waits for."""
-        todo = found = [future]
+        found = {future: None}
+        todo = [future]
         while todo:
-            todo = [source for one in todo for source in one.sources if source not in found]
-            found = [*found, *todo]
-        return found
+            fresh = [source for source in todo.pop().sources if source not in found]
+            found.update(dict.fromkeys(fresh))
+            todo += fresh
+        return list(found)
 
     def look_for_ties(self) -> None:
         """Note whether two parts of a combination that is undecided wait for the same future."""
@@ -293,15 +295,14 @@ class World:
     def give_up(self, future: Future, outcome: Any) -> None:
         sources = future.sources
         cleans_up = "finally" in future.handlers and not future.begun
-        group = future.group
         self.settle(future, outcome)
-        for source in () if future.shielded else sources:
-            self.release(source, group or future)
-        if future.shielded:
-            for source in sources:
-                self.withdraw(source, future)
+        for source in sources:
+            self.withdraw(source, future.group or future)
+        unwanted = [] if future.shielded else [source for source in sources if not source.is_consumed()]
         if cleans_up:
             self.clean_up(future)
+        for source in unwanted:
+            self.cancel(source)
 
     def withdraw(self, source: Future, dependent: Any) -> None:
         source.dependents = [
@@ -321,7 +322,12 @@ class World:
         stage = Future(self, future.name, "cleanup")
         stage.handlers = future.handlers
         stage.runs_on = future.runs_on
-        self.start(stage, ("ok", None))
+        before = Future(self, "", "settled")
+        before.outcome = ("ok", None)
+        if stage.runs_on is INLINE:
+            self.later.append((stage, before))
+        else:
+            self.start(stage, before.outcome)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
