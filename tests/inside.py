@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import futurechain
-from futurechain.core.state import FORWARDED, PENDING, Token
-from futurechain.core.thread_state import here
+from futurechain.core.state import FORWARDED, PENDING
+from futurechain.core.thread_state import current
 
 __all__ = [
     "CORE_FILES",
@@ -30,6 +30,7 @@ CORE_FILES = frozenset(
         PACKAGE / "flow" / "combinators.py",
         PACKAGE / "flow" / "coroutines.py",
         PACKAGE / "flow" / "timing.py",
+        PACKAGE / "executors" / "inline.py",
         PACKAGE / "executors" / "threads.py",
         PACKAGE / "executors" / "wrapped_future.py",
     )
@@ -45,25 +46,20 @@ def state_of(future):
 
 def left_in(future):
     """What a settled future still holds and should not: entries in its list of dependents, its handler, its source."""
-    left = [f"dependent {entry!r}" for entry in future._link]
-    left += [f"{name} {value!r}" for name in ("_fn", "_parent") if (value := getattr(future, name)) is not None]
+    left = [f"dependent {entry!r}" for entry in future._dependents]
+    left += [f"{name} {value!r}" for name in ("_handler", "_source") if (value := getattr(future, name)) is not None]
     return left
-
-
-def has_ticket(future):
-    """Whether the right to settle `future` lies in its own list."""
-    return any(isinstance(entry, Token) for entry in future._link)
 
 
 def is_end_of_chain_clean(future):
     """Whether the record of the chain of `future` holds one end, and not one that is about to cease to be it."""
-    record = future._home
+    record = getattr(future, "_chain", None)
     ends = getattr(record() if callable(record) else record, "ends", (None,))
     return len(ends) == 1
 
 
 def left_in_this_thread():
     """What this thread has put off and not done; nothing, when it is in no handler."""
-    record = here.run
+    record = current.thread
     left = [f"{name} {value!r}" for name in ("stack", "later", "carried", "interrupt") if (value := getattr(record, name))]
     return left + [f"{name} {value}" for name in ("depth", "drives") if (value := getattr(record, name))]

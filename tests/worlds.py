@@ -102,6 +102,8 @@ class World:
         """Names of what operations have cancelled by name; "*" for all other ways to cancel."""
         self.is_being_made = True
         self.dropped = self.left_running = False
+        self.came_late = False
+        """Whether a cancellation came when what is waited for was settled already, and its outcome was on its way."""
         self.inner = self.source = self.gate = None
         self.source_name = "source"
         SHAPES[shape](self)
@@ -150,6 +152,8 @@ class World:
         self.cancels.append(name)
         said = future.cancel()
         self.left_running = self.left_running or self.root.running()
+        if said and (inner := self.futures.get("inner")) is not None and inner.done():
+            self.came_late = True
         if said and not future.cancelled():
             self.faults.append(f"cancel() of {name} said True, and it is not cancelled: {future!r}")
 
@@ -341,6 +345,8 @@ def _passes(world, stage, own, parents):
     if stage.calls:
         return "it has a handler"
     if _same(own, parents[0]) or _is_cancelled(world, own):
+        return None
+    if world.came_late and _is_cancelled(world, parents[0]) and _same(own, world.outcome("inner")):
         return None
     return "it has not passed the outcome on"
 
