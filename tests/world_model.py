@@ -410,9 +410,9 @@ class World:
     def combine(self, name: str, kind: str, parts: list[Future], wanted: int = 1) -> Future:
         whole = self.add(name, "group")
         whole.group = Group(whole, kind, parts, wanted)
-        whole.group.attach()
         self.groups.append(whole.group)
         self.look_for_ties()
+        whole.group.attach()
         if whole.outcome is not None:
             for part in dict.fromkeys(parts):
                 self.release(part, whole.group)
