@@ -330,7 +330,8 @@ def _adopt(name: str, futures: tuple[cf.Future[Any], ...]) -> tuple[Future[Any],
         return cast("tuple[Future[Any], ...]", futures)
     for future in futures:
         if not isinstance(future, cf.Future):
-            raise TypeError(f"{name}() wants futures, as in {name}(*futures), not {future!r}")
+            remedy = ": give it the Deferred's .future" if hasattr(future, "addCallbacks") else ""
+            raise TypeError(f"{name}() wants futures, as in {name}(*futures), not {future!r}{remedy}")
     return tuple(map(wrap_future, futures))
 
 
