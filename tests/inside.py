@@ -29,6 +29,7 @@ CORE_FILES = frozenset(
         PACKAGE / "future.py",
         PACKAGE / "flow" / "combinators.py",
         PACKAGE / "flow" / "coroutines.py",
+        PACKAGE / "flow" / "driver.py",
         PACKAGE / "flow" / "timing.py",
         PACKAGE / "executors" / "inline.py",
         PACKAGE / "executors" / "threads.py",

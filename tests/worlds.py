@@ -191,6 +191,8 @@ class World:
             gate.set()
         if self.pools_used() or self.dropped:  # a timeout must not come before what another thread does
             cf.wait([self.root], LONG)
+        if all(stage.future is None or stage.future.done() for stage in self.stages) and self.clock.pending:
+            self.faults.append(f"{self.clock.pending} timers are left of futures that are settled")
         self.clock.advance(1000)
 
     def end(self):
