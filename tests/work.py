@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 
 def add(left, right):
@@ -30,6 +31,13 @@ def save(record):
 
 def boom(*_):
     raise ValueError("boom")
+
+
+def fail_counting(path):
+    """Fail, and count the calls in a file, so that it does not matter in which process."""
+    with open(path, "a+", encoding="ascii") as file:
+        file.write(".")
+        raise OSError(f"attempt {file.tell()}")
 
 
 def leave(*_):
@@ -90,3 +98,15 @@ def raise_two_arguments(*_):
 class Unwilling:
     def __reduce__(self):
         raise RuntimeError("not me")
+
+
+def wait_a_moment(*_):
+    time.sleep(0.05)
+
+
+def one(*_):
+    return 1
+
+
+async def wait_for(future):
+    return await future
