@@ -90,7 +90,7 @@ MUTANTS = (
     ),
     Mutant(
         "core/state.py",
-        "        return bool(others) and take(others, future)",
+        "        return take(others, future)",
         "        return bool(others)",
         "a stage is its own ticket, in the list of its source",
         ("bare(then): set_result | cancel_first",),
@@ -406,15 +406,15 @@ MUTANTS = (
     ),
     Mutant(
         "core/scheduler.py",
-        "    if chain.has_begun:\n        _tidy(ends)\n",
-        "    ends.remove(end)\n",
+        "    if chain.has_begun:\n        _tidy(chain.ends)\n",
+        "    chain.ends.remove(end)\n",
         "a child is not taken out before it has found its predecessor",
         ("chain(): add_callback | add_both | add_callback",),
     ),
     Mutant(
         "core/scheduler.py",
-        "    if chain.has_begun:\n        _tidy(ends)\n",
-        "    _tidy(ends)\n",
+        "    if chain.has_begun:\n        _tidy(chain.ends)\n",
+        "    _tidy(chain.ends)\n",
         "nobody tidies before the first child has found the root",
         ("bare(): add_callback | add_callback | add_both",),
     ),

@@ -16,12 +16,13 @@ import contextlib
 import gc
 import itertools
 import logging
-import os
 import random
 import re
+import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from tests import inside
 from tests.stepping import NEVER, Hang, Stepper
@@ -274,7 +275,10 @@ def main():
     parser.add_argument("--case", type=Case.parse, action="append", help="run all of this case, as it is printed")
     parser.add_argument("--plan", type=ast.literal_eval, help="with --case: this schedule only")
     parser.add_argument("--stop", action="store_true", help="stop at the first fault")
+    parser.add_argument("--jobs", type=int, default=1, help="with --all: how many processes share the shapes")
     given = parser.parse_args()
+    if given.all and given.jobs > 1:
+        return share_out(given.shapes.split(","), given.jobs)
     began = time.monotonic()
     with Runner(every=given.every, stop=given.stop) as runner, contextlib.suppress(Stop):
         if given.plan is not None:
@@ -289,6 +293,24 @@ def main():
             print(f"seed {seed}", flush=True)
             sample(runner, random.Random(seed), seconds=given.seconds)
     return report(runner, began)
+
+
+def share_out(shapes, jobs):
+    """Run everything, each shape in a process of its own; the exit code."""
+    began = time.monotonic()
+
+    def run_one(shape):
+        command = [sys.executable, "-m", "tests.schedules", "--all", "--shapes", shape]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        print(done.stdout, end="", flush=True)
+        closing = re.search(r"^(\d+) schedules in", done.stdout, re.MULTILINE)
+        return (int(closing[1]) if closing else 0), done.returncode
+
+    with ThreadPoolExecutor(jobs) as pool:
+        ended = list(pool.map(run_one, shapes))
+    failed = sum(code != 0 for _, code in ended)
+    print(f"all: {sum(count for count, _ in ended)} schedules in {time.monotonic() - began:.0f} s, {failed} shapes with faults")
+    return 1 if failed else 0
 
 
 def exhaust_all(runner, shapes):

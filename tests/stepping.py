@@ -64,7 +64,8 @@ class Slot:
         self.thread = None
         self.value = self.error = None
         self.left = ()
-        self.where = ""
+        self.tracer = None
+        """What traced the thread before, to be put back: a measurement of coverage, say."""
 
 
 class Stepper:
@@ -201,6 +202,7 @@ class Stepper:
     def join(self, slot):
         """Let this thread count as that of `slot`, from now on."""
         slot.thread = threading.current_thread()
+        slot.tracer = sys.gettrace()
         self.by_thread[get_ident()] = slot
         if not _MONITORING:
             self._trace_this_thread()
@@ -209,7 +211,7 @@ class Stepper:
         """Let this thread count no more."""
         self.by_thread.pop(get_ident(), None)
         if not _MONITORING:
-            sys.settrace(None)
+            sys.settrace(slot.tracer)
 
     def _step(self, slot):
         if slot.free:

@@ -1,21 +1,33 @@
-"""A whole world of futures, whatever is done to it, is at each moment what a plain model says."""
+"""A whole world of futures, whatever is done to it, is at each moment what a plain model says.
+
+``python -m tests.test_world --examples N`` makes many worlds; the normal run of the tests makes some.
+"""
 
 from __future__ import annotations
 
+import argparse
 import concurrent.futures as cf
+import logging
 from collections import Counter, deque
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import futurechain
-import world_model as model
 from futurechain.errors import BrokenExecutor, CancelledError, InvalidStateError
 from futurechain.testing import ManualClock
 from tests import inside
-from world_model import Action
+from tests import world_model as model
+from tests.world_model import Action
 
 
 class Boom(Exception):
@@ -411,4 +423,27 @@ class World(RuleBasedStateMachine):
 
 
 TestWorld = World.TestCase
-TestWorld.settings = settings(max_examples=200, stateful_step_count=30, report_multiple_bugs=False)
+TestWorld.settings = settings(max_examples=300, stateful_step_count=25)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m tests.test_world", description=__doc__)
+    parser.add_argument("--examples", type=int, default=3000, help="how many worlds to make")
+    parser.add_argument("--steps", type=int, default=40, help="how much is done to each")
+    given = parser.parse_args()
+    logging.getLogger("futurechain").setLevel(logging.CRITICAL)  # failures that nobody looks at are a part of it
+    run_state_machine_as_test(
+        World,
+        settings=settings(
+            max_examples=given.examples,
+            stateful_step_count=given.steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
+    print(f"{given.examples} worlds, and the model was right about each")
+
+
+if __name__ == "__main__":
+    main()
