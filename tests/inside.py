@@ -62,5 +62,6 @@ def is_end_of_chain_clean(future):
 def left_in_this_thread():
     """What this thread has put off and not done; nothing, when it is in no handler."""
     record = current.thread
-    left = [f"{name} {value!r}" for name in ("stack", "later", "carried", "interrupt") if (value := getattr(record, name))]
+    names = "stack", "later", "carried", "interrupt"
+    left = [f"{name} {value!r}" for name in names if (value := getattr(record, name))]
     return left + [f"{name} {value}" for name in ("depth", "drives") if (value := getattr(record, name))]

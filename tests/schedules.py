@@ -75,8 +75,8 @@ def cases(shapes=tuple(SHAPES), *, every=False):
 
 
 DECIDING = frozenset({
-    "set_result", "set_inner", "cancel_root", "cancel_source", "cancel_inner", "cancel_first", "cancel_last", "cancel_middle",
-    "expire", "drop", "open_gate", "close_ring", "close_ring_too", "cancel_ring",
+    "set_result", "set_inner", "cancel_root", "cancel_source", "cancel_inner", "cancel_first", "cancel_last",
+    "cancel_middle", "expire", "drop", "open_gate", "close_ring", "close_ring_too", "cancel_ring",
 })  # fmt: skip
 """Operations that settle something."""
 
@@ -205,9 +205,9 @@ class Runner:
                 return
 
     def exhaust_triple(self, case):
-        """Interrupt the first operation by the second, and that by the third, wherever that can be; then the first ends.
+        """Interrupt the first operation by the second, and that by the third, wherever that can be.
 
-        And the same with the second to end before the first.
+        Once with the first to end before the second, and once the other way round.
         """
         for order in (0, 1), (1, 0):
             ending = [(number, NEVER) for number in order]
@@ -309,7 +309,8 @@ def share_out(shapes, jobs):
     with ThreadPoolExecutor(jobs) as pool:
         ended = list(pool.map(run_one, shapes))
     failed = sum(code != 0 for _, code in ended)
-    print(f"all: {sum(count for count, _ in ended)} schedules in {time.monotonic() - began:.0f} s, {failed} shapes with faults")
+    total, seconds = sum(count for count, _ in ended), time.monotonic() - began
+    print(f"all: {total} schedules in {seconds:.0f} s, {failed} shapes with faults")
     return 1 if failed else 0
 
 
@@ -317,14 +318,14 @@ def exhaust_all(runner, shapes):
     """Run everything in some shapes, and print how it goes."""
     for shape in shapes:
         begun, count, wrong = time.monotonic(), runner.count, len(runner.found)
-        number = 0
-        for number, case in enumerate(cases([shape]), 1):
+        pairs = list(cases([shape]))
+        for case in pairs:
             runner.exhaust(case)
         triples = [case for case in TRIPLES if case.shape == shape]
         for case in triples:
             runner.exhaust(case)
         print(
-            f"{shape}: {number} pairs and {len(triples)} triples, {runner.count - count} schedules, "
+            f"{shape}: {len(pairs)} pairs and {len(triples)} triples, {runner.count - count} schedules, "
             f"{len(runner.found) - wrong} with faults, {time.monotonic() - begun:.0f} s",
             flush=True,
         )

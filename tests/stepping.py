@@ -239,8 +239,8 @@ class Stepper:
         if thread is None:
             return None
         try:
-            with open(f"/proc/self/task/{thread.native_id}/stat", encoding="ascii") as stat:
-                asleep = stat.read().rsplit(")", 1)[1].split()[0] == "S"
+            stat = Path(f"/proc/self/task/{thread.native_id}/stat").read_text(encoding="ascii")
+            asleep = stat.rsplit(")", 1)[1].split()[0] == "S"
         except OSError:
             asleep = True
         frame = sys._current_frames().get(thread.ident)

@@ -123,6 +123,7 @@ ACTION = st.tuples(KIND_OF_ACTION, INDEX)
 SIDES = st.sampled_from([("ok",), ("ok",), ("error",), ("ok", "error"), ()])
 PLACE = st.sampled_from(["same", "same", "inline", 0, 1])
 SECONDS = st.integers(0, 5)
+KIND_OF_GROUP = st.sampled_from(["gather", "settled", "race", "first", "some"])
 
 
 def step(condition=lambda self: True, **arguments):
@@ -196,12 +197,13 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def model_is_right(self):
-        """Every future has the outcome, every handler what it was given, every executor the queue that the model says."""
+        """Each future has the outcome, each handler what it was given, each executor the queue that the model says."""
         if not hasattr(self, "real") or self.model.is_open:
             return
         expected = {name: one.outcome for name, one in self.model.futures.items()}
         assert {name: outcome_of(one) for name, one in self.real.items()} == expected
-        assert [name for name, one in self.model.futures.items() if self.real[name].final is not self.real[one.end.name]] == []
+        ends = {name: one.end.name for name, one in self.model.futures.items()}
+        assert [name for name, end in ends.items() if self.real[name].final is not self.real[end]] == []
         assert Counter(self.log) == Counter(self.model.log)
         assert self.model.in_order(self.log) == self.model.in_order(self.model.log)
         assert [manual.waiting() for manual in self.manuals] == [len(one.queue) for one in self.models]
@@ -256,7 +258,7 @@ class World(RuleBasedStateMachine):
         executor = self.model.futures[parent].executor if place == "same" else place
         return executor is model.INLINE or not executor.closed or self.model.futures[parent].outcome is not None
 
-    # -- futures that somebody else settles -------------------------------------------------------------------------------
+    # -- futures that somebody else settles ---------------------------------------------------------------------------
 
     @rule()
     def make_bare(self):
@@ -370,7 +372,7 @@ class World(RuleBasedStateMachine):
 
     # -- several ------------------------------------------------------------------------------------------------------
 
-    @step(kind=st.sampled_from(["gather", "settled", "race", "first", "some"]), parts=st.lists(INDEX, min_size=1, max_size=4))
+    @step(kind=KIND_OF_GROUP, parts=st.lists(INDEX, min_size=1, max_size=4))
     def combine(self, kind, parts):
         names, name = [self.name(index) for index in parts], self.fresh()
         wanted = 1 + parts[0] % len(parts) if kind == "some" else 1

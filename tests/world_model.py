@@ -1,7 +1,7 @@
 """A plain model of the whole: what `test_world` compares the library with, rule by rule.
 
-One thread, no races, no speed: a future is an object with an outcome, a list of dependents and the sources that it waits
-for, and everything happens by recursion, at once and in order. Outcomes are pairs: ``("ok", value)`` or
+One thread, no races, no speed: a future is an object with an outcome, a list of dependents and the sources that it
+waits for, and everything happens by recursion, at once and in order. Outcomes are pairs: ``("ok", value)`` or
 ``("error", name)``, where cancellation is ``("error", "cancelled")``.
 
 What a handler does is an `Action`; the same actions are given to the real handlers.
@@ -23,8 +23,8 @@ INLINE = None
 class Action:
     """What a handler does: ``("return",)``, ``("raise",)``, ``("wait", future)`` or ``("attach", future)``.
 
-    What is returned or raised is the name of the stage. ``attach`` makes a promise-family stage at the other future, whose
-    name has a plus sign, and returns.
+    What is returned or raised is the name of the stage. ``attach`` makes a promise-family stage at the other future,
+    whose name has a plus sign, and returns.
     """
 
     kind: str

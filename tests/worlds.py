@@ -22,8 +22,7 @@ from _thread import allocate_lock
 from contextlib import suppress
 
 import futurechain
-from futurechain import Failure, Future, ensure_future, first, gather, race, some, succeed
-from futurechain import clock
+from futurechain import Failure, Future, clock, ensure_future, first, gather, race, some, succeed
 from futurechain.errors import CancelledError, InvalidStateError, LostFutureError
 from futurechain.testing import ManualClock
 from tests import inside
@@ -654,12 +653,12 @@ def _task(world):
     slot = [None]
     world.worker_slot = slot
 
-    def work(result=Token("task")):
+    def work():
         at_work.release()
         gate.wait()
         if slot[0] is not None:
             world.stepper.join(slot[0])
-        return result
+        return Token("task")
 
     task = world.pools.one.submit(work)
     at_work.acquire()
