@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import futurechain
-from futurechain.core.state import FORWARDED, PENDING
+from futurechain.core.state import FORWARDED, PENDING, PIN, Group, Token
 from futurechain.core.thread_state import current
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "left_in",
     "left_in_this_thread",
     "state_of",
+    "wrong_in",
 ]
 
 PACKAGE = Path(futurechain.__file__).parent
@@ -50,6 +51,20 @@ def left_in(future):
     left = [f"dependent {entry!r}" for entry in future._dependents]
     left += [f"{name} {value!r}" for name in ("_handler", "_source") if (value := getattr(future, name)) is not None]
     return left
+
+
+def wrong_in(future):
+    """What is wrong with how a pending future is held, and with what it holds, when nothing is under way."""
+    entries = []
+    for held in future._dependents:
+        if isinstance(held, Group):
+            entries += held.values()
+        elif not isinstance(held, Token):
+            entries.append(held)
+    wrong = [f"it holds {entry!r}, which does not wait" for entry in entries if not entry._is_waiting()]
+    if entries and state_of(future) == "forwarded" and PIN in future._dependents:
+        wrong.append("it is forwarded, has dependents, and is held by a weak reference")
+    return wrong
 
 
 def is_end_of_chain_clean(future):

@@ -178,7 +178,7 @@ class Runner:
                     world.faults.append(f"{case.operations[self.stepper.slots.index(slot)]} raised {slot.error!r}")
                 if slot.left:
                     world.faults.append(f"thread {slot.name} has still to do: {', '.join(slot.left)}")
-            world.note_consumers()
+            world.pause()
             world.close()
             world.check()
         except Hang as hang:

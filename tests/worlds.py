@@ -61,8 +61,13 @@ class Stage:
         self.calls = []
         self.returned = Token(self.name)
         self.early = world.is_being_made
-        self.cancelled_by_us = False
+        self.has_ended = False
+        """Whether its coroutine has ended."""
         world.stages.append(self)
+
+    def is_over(self):
+        """Whether all has happened that has to happen in any case."""
+        return self.has_ended if self.kind == "await" else self.calls or self.kind not in {"finally", "callback"}
 
     def handle(self, *args):
         """Be its handler."""
@@ -162,8 +167,15 @@ class World:
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    def note_consumers(self):
-        """Look, before anything else is settled, at what the cancellations have reached."""
+    def pause(self):
+        """Look, before anything else is settled, at what the operations have left behind."""
+        if not (self.dropped or self.pools_used()):
+            for name, future in self.futures.items():
+                if not future.done() and (wrong := inside.wrong_in(future)):
+                    self.faults.append(f"{name} is pending, and {'; '.join(wrong)}")
+        self._check_consumers()
+
+    def _check_consumers(self):
         root = self.root
         if root.done() or self.left_running or self.shape in RINGS or self.pools_used():
             return
@@ -225,7 +237,7 @@ class World:
             if not future.done():
                 self.faults.append(f"{name} is never settled: {future!r}, {inside.state_of(future)}")
         if not self.faults:
-            while not all(stage.calls for stage in self.stages if stage.kind in {"finally", "callback"}):
+            while not all(stage.is_over() for stage in self.stages):
                 if time.monotonic() > deadline:
                     return
                 time.sleep(0.0005)
@@ -402,6 +414,8 @@ def _sees(world, stage, own, parents):
 
 
 def _awaits(world, stage, own, parents):
+    if not stage.has_ended:
+        return "the coroutine has never ended"
     if stage.calls and parents[0][1] is not stage.calls[0]:
         return "it has seen something else"
     if stage.calls:
@@ -566,8 +580,11 @@ def coroutine(world):
 
 
 async def _awaiting(stage, future):
-    value = await future
-    return stage.handle(value)
+    try:
+        value = await future
+        return stage.handle(value)
+    finally:
+        stage.has_ended = True
 
 
 def _ring(world, attach):
