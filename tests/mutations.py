@@ -72,7 +72,7 @@ class Mutant:
         schedules = [sys.executable, "-m", "tests.schedules"]
         pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout=30"]
         if self.cases:
-            yield [*schedules, "--stop", *(word for case in self.cases for word in ("--case", case))]
+            yield [*schedules, "--stop", "--some", "2000", *(word for case in self.cases for word in ("--case", case))]
         if self.tests:
             yield [*pytest, *(f"tests/{name}" for name in self.tests)]
         yield [*schedules, *SAMPLE]
@@ -171,14 +171,14 @@ MUTANTS = (
         "    if forwarded:\n        stage._outcome = FORWARDED\n",
         "",
         "FORWARDED is stored before the list is looked at",
-        ("returns(): then | set_result", "returns(): finally | set_result", "returns(): set_result | then",),
+        ("returns(): then | set_result", "returns(): finally | set_result", "returns(): set_result | then"),
     ),
     Mutant(
         "core/flatten.py",
         "    if forwarded and has_dependents(stage):\n        pin(stage)",
         "    if False:\n        pin(stage)",
         "the second look of who forwards: somebody came before that",
-        ("returns(): set_result | finally", "returns(): set_result | then",),
+        ("returns(): set_result | finally", "returns(): set_result | then"),
     ),
     Mutant(
         "core/flatten.py",
@@ -517,7 +517,7 @@ MUTANTS = (
         "            _take_back(distinct, self)\n        return cast",
         "            pass\n        return cast",
         "a combination that is decided early takes its entries back",
-        ("bare(then): race | set_result", "bare(): gather | set_exception",),
+        ("bare(then): race | set_result", "bare(): gather | set_exception"),
     ),
     Mutant(
         "flow/combinators.py",
@@ -562,7 +562,7 @@ MUTANTS = (
         ),
         "",
         "a coroutine that is cancelled in a step sees it when it waits",
-        ("bare(): await | cancel_root", "ring_of_coroutines(): close_ring | cancel_root",),
+        ("bare(): await | cancel_root", "ring_of_coroutines(): close_ring | cancel_root"),
     ),
 )
 
@@ -579,18 +579,18 @@ class Bench:
             else:
                 shutil.copy(source, self.directory / name)
 
-    def run(self, command):
+    def run(self, command, patience=PATIENCE):
         """Run one command; None if it succeeds, else what it says."""
         environment = {**os.environ, "PYTHONPATH": str(self.directory), "PYTHONDONTWRITEBYTECODE": "1"}
         process = subprocess.Popen(
             command, cwd=self.directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         try:
-            output, _ = process.communicate(timeout=PATIENCE)
+            output, _ = process.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            return f"no end after {PATIENCE:.0f} s"
+            return f"no end after {patience:.0f} s"
         return None if process.returncode == 0 else _last_words(output)
 
     def kill(self, mutant):
@@ -630,7 +630,7 @@ def check_baseline(bench, mutants):
     tests = sorted({test for mutant in mutants for test in mutant.tests})
     probe = Mutant("", "", "", "", tuple(cases), tuple(tests))
     for command in probe.killers():
-        words = bench.run(command)
+        words = bench.run(command, patience=10 * PATIENCE)
         assert words is None, f"{_short(command)} fails without any mutant: {words}"
 
 

@@ -258,6 +258,14 @@ def _alike(case, faults):
     return case.shape, re.sub(r"0x[0-9a-f]+|\d+", "", faults[0])[:200]
 
 
+def run_some(runner, case, schedules):
+    """Run random schedules of one case, the same in each run."""
+    rng = random.Random(repr(case))
+    steps = runner.run(case, [])
+    for _ in range(schedules):
+        runner.run(case, random_plan(steps, rng))
+
+
 def report(runner, began):
     """Print what was run and what was wrong; the exit code."""
     seconds = time.monotonic() - began
@@ -283,6 +291,7 @@ def main():
     parser.add_argument("--every", action="store_true", help="stop before bytecodes of locals and jumps, too")
     parser.add_argument("--case", type=Case.parse, action="append", help="run all of this case, as it is printed")
     parser.add_argument("--plan", type=ast.literal_eval, help="with --case: this schedule only")
+    parser.add_argument("--some", type=int, default=0, help="with --case: of three operations so many schedules only")
     parser.add_argument("--stop", action="store_true", help="stop at the first fault")
     parser.add_argument("--jobs", type=int, default=1, help="with --all: how many processes share the shapes")
     given = parser.parse_args()
@@ -294,7 +303,10 @@ def main():
             runner.run(given.case[0], given.plan)
         elif given.case is not None:
             for case in given.case:
-                runner.exhaust(case)
+                if given.some and len(case.operations) == 3:
+                    run_some(runner, case, given.some)
+                else:
+                    runner.exhaust(case)
         elif given.all:
             exhaust_all(runner, given.shapes.split(","))
         else:
