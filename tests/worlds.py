@@ -169,7 +169,7 @@ class World:
 
     def pause(self):
         """Look, before anything else is settled, at what the operations have left behind."""
-        if not (self.dropped or self.pools_used()):
+        if self.shape in RINGS or not (self.dropped or self.pools_used()):
             for name, future in self.futures.items():
                 if not future.done() and (wrong := inside.wrong_in(future)):
                     self.faults.append(f"{name} is pending, and {'; '.join(wrong)}")
@@ -223,6 +223,7 @@ class World:
             self._check_settlers,
             self._check_cancels,
             self._check_order,
+            self._check_chain,
             self._check_lists,
         )
         for check in () if self.faults else checks:
@@ -302,6 +303,13 @@ class World:
         places = [self.stages.index(stage) for stage in ran]
         if places != sorted(places):
             self.faults.append(f"handlers ran in the order {[stage.name for stage in ran]}")
+
+    def _check_chain(self):
+        """Each of a chain was given what the one before it returned, and nobody else was."""
+        called = [stage for stage in self.stages if stage.kind.endswith("_of_chain") and stage.calls]
+        given = [id(stage.calls[0]) for stage in called if not isinstance(stage.calls[0], Failure)]
+        if len(set(given)) < len(given):
+            self.faults.append(f"two of a chain were given the same: {[(one.name, one.calls) for one in called]}")
 
     def _check_lists(self):
         deadline = time.monotonic() + LONG
@@ -804,6 +812,12 @@ def adopt_middle(world):
     Stage(world, "pass", ("middle",)).is_kept(_returning(world.futures["middle"]))
 
 
+@operation(needs=lambda shape: shape in HAS_INNER)
+def then_inner(world):
+    """Somebody else uses what will be returned."""
+    world.attach("then", world.futures["inner"].then, "inner")
+
+
 @operation(needs=lambda shape: shape in HAS_MIDDLE)
 def then_middle(world):
     world.attach("then", world.futures["middle"].then, "middle")
@@ -828,6 +842,7 @@ def race_(world):
     other = f"other{next(world.numbers)}"
     world.bare(other)
     world.cancels.append("*")
+    world.attach("then", world.futures[other].then, other)  # somebody else uses it: it is not cancelled
     Stage(world, "race", ("root", other)).is_kept(race(world.root, world.futures[other]))
 
 
