@@ -183,6 +183,6 @@ def _resume(deferred: Any, branch: Any) -> None:
 def source_of(future: Any) -> State | None:
     """Return the Deferred that `future` waits for, over however many other futures."""
     while isinstance(future, cf.Future):
-        future = getattr(future, "_parent", None)
+        future = getattr(future, "_source", None)
         future = future() if isinstance(future, weakref.ref) else future
     return future.deferred() if isinstance(future, Source) else None
