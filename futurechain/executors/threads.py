@@ -47,7 +47,7 @@ __all__ = ["ThreadPoolExecutor"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-logger = logging.getLogger("concurrent.futures")
+logger: logging.Logger = logging.getLogger("concurrent.futures")
 BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 
 
