@@ -146,7 +146,7 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
         elif started is None and record[QUEUED] is not None and state in {"returned", "failed"}:
             started, track = record[QUEUED], executor  # somebody else's executor does not say when it began
         queued = record[QUEUED]
-        if queued is not None and started is not None:  # a worker may be quicker than whoever hands over, and notes that
+        if queued is not None and started is not None:  # a worker may be quicker than who hands over
             queued = min(queued, started)
         return Span(
             number=numbers[id(record)],
