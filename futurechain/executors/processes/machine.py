@@ -1,0 +1,199 @@
+"""The machine as the other threads see it: they send word to the watching thread, and never wait for it.
+
+Whoever wants something puts it into the *inbox* and rings the *bell*. There is no lock: an interrupt, a finalizer or a
+fork in any thread finds nothing half done.
+
+The race at the end is decided so: who submits appends to the inbox **first** and looks at ``_ended`` **then**; the
+watching thread sets ``_ended`` **first** and empties the inbox **then**. Each entry is popped once, and whoever pops it
+after the end refuses it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from futurechain.executors.processes.messages import Packer
+from futurechain.executors.processes.packing import pack_items
+from futurechain.executors.processes.process import WorkerProcess
+from futurechain.executors.processes.staff import Staff
+from futurechain.executors.processes.trips import Item, Job, Trip
+from futurechain.executors.processes.watcher import Inbox, Options, Watcher
+from futurechain.executors.processes.wire import Bell
+from futurechain.executors.processes.worker import Start
+
+__all__ = ["Machine"]
+
+MOST_PACKED_AT_ONCE = 4 << 20
+"""As long as what is queued takes fewer bytes than that, whoever submits packs; the rest waits for its turn."""
+MOST_UNREAD = 1000
+
+logger = logging.getLogger("futurechain")
+
+
+class Machine:
+    """Workers and their queue; runs jobs.
+
+    Args:
+        options: what it does when.
+        context: of multiprocessing.
+        limit: how many workers at most.
+        start: what each is started with.
+    """
+
+    def __init__(self, options: Options, context: Any, limit: int, start: Start) -> None:
+        self.name = options.name
+        self._inbox: Inbox = deque()
+        self._bell = Bell()
+        self._packer = Packer(start.share)
+        self.staff = Staff(context, limit, start, self._joined)
+        self._watcher = Watcher(options, self.staff, self._packer, self._inbox, self._bell)
+        self.thread: threading.Thread | None = None
+        self._starting = threading.RLock()
+        """Held while the thread is started, by nobody else."""
+        self._closed = False
+        self._ended = False
+        self._process = os.getpid()
+        _machines.add(self)
+
+    # -- asked by any thread --------------------------------------------------------------------------------------------
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is broken, or None."""
+        return self._watcher.reason
+
+    @property
+    def queued(self) -> int:
+        """How many trips wait for a worker."""
+        return len(self._watcher.queue)
+
+    def submit(self, jobs: Sequence[Job], *, cut: float | None = None) -> list[Item]:
+        """Have `jobs` done by one worker, one after the other.
+
+        Args:
+            jobs: at least one.
+            cut: after how many seconds the worker sends back what it has not begun, for another; None: never.
+
+        Returns:
+            What stands for each of them here, to be withdrawn or stopped.
+
+        Raises:
+            BrokenProcessPool: if it is broken.
+            RuntimeError: if it is closed, or belongs to another process.
+            OSError: if no worker can be started.
+        """
+        self.check()
+        self.staff.prepare()
+        self._begin()
+        trip = Trip(jobs, cut)
+        items = [*trip.items]
+        if self._watcher.queue.size < MOST_PACKED_AT_ONCE and len(self._inbox) < MOST_UNREAD:
+            failed = pack_items(trip.items, self._packer, self.name)
+            trip.items = [item for item in trip.items if item not in failed]
+            trip.measure()
+        if trip.items:
+            self._tell(self._watcher.take, trip)
+        else:
+            self.staff.is_idle()  # whoever was found or started for it
+        return items
+
+    def check(self) -> None:
+        """Raise if no jobs are taken any more: see `submit`."""
+        if self.reason is not None:
+            raise BrokenProcessPool(self.reason)
+        if self._closed:
+            raise RuntimeError(f"cannot schedule new futures after shutdown of {self.name}")
+        if self._process != os.getpid():
+            raise RuntimeError(f"{self.name} belongs to process {self._process}, which forked this one: make a new pool")
+
+    def withdraw(self, item: Item) -> None:
+        """Forget a job that has not begun."""
+        self._tell(self._watcher.withdraw, item)
+
+    def stop(self, item: Item) -> None:
+        """Forget a job, and end the worker that runs it, if one does."""
+        self._tell(self._watcher.stop, item)
+
+    def close(self) -> None:
+        """Take no more jobs; end when all are done."""
+        self._closed = True
+        self._tell(self._watcher.close, None)
+
+    def terminate(self, number: int) -> None:
+        """End all workers by the signal `number`; what is not done fails."""
+        self._closed = True
+        self._tell(self._watcher.terminate, number)
+
+    def wait(self) -> None:
+        """Wait until it has ended; not from its own thread."""
+        with self._starting:
+            thread = self.thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    # -- the thread -----------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self.thread is None:
+            with self._starting:
+                if self.thread is None:
+                    thread = threading.Thread(target=self._run, name=f"{self.name}-watcher")
+                    thread.start()
+                    self.thread = thread
+
+    def _run(self) -> None:
+        try:
+            self._watcher.run()
+        except BaseException as error:  # a fault of ours must not leave anybody waiting
+            logger.critical("the watching thread of %s has failed", self.name, exc_info=True)
+            self._watcher.give_up(repr(error))
+        finally:
+            self._closed = self._ended = True
+            self._refuse_rest()
+
+    def _tell(self, act: Callable[[Any], object], argument: Any) -> None:
+        self._inbox.append((act, argument))
+        if self._ended:
+            self._refuse_rest()
+        else:
+            self._bell.ring()
+
+    def _joined(self, worker: WorkerProcess) -> None:
+        self._tell(self._watcher.join, worker)
+
+    def _refuse_rest(self) -> None:
+        """Answer what has come too late; one of those who do so gets each entry."""
+        while True:
+            try:
+                _, argument = self._inbox.popleft()
+            except IndexError:
+                return
+            if isinstance(argument, Trip):
+                for item in argument.items:
+                    item.job.fail(self._refusal(), None)
+            elif isinstance(argument, WorkerProcess):
+                argument.kill()
+
+    def _refusal(self) -> BaseException:
+        if self.reason is not None:
+            return BrokenProcessPool(self.reason)
+        return RuntimeError(f"cannot schedule new futures after shutdown of {self.name}")
+
+
+def _end_of_interpreter() -> None:
+    for machine in tuple(_machines):
+        machine.close()
+        machine.wait()
+
+
+_machines: weakref.WeakSet[Machine] = weakref.WeakSet()
+threading._register_atexit(_end_of_interpreter)  # type: ignore[attr-defined]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_machines.clear)  # what these have to end are the parent's workers
