@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from futurechain.failure import Failure
     from futurechain.executors.wrapped_future import wrap_future
     from futurechain.future import INLINE, Future, fail, succeed
-    from futurechain.executors.remote import ProcessPoolExecutor, wrap_executor
+    from futurechain.executors.processes.pool import ProcessPoolExecutor
+    from futurechain.executors.remote import wrap_executor
     from futurechain.executors.threads import ThreadPoolExecutor
     from futurechain.flow.timing import delay, retry
     from futurechain.viewing.trace import trace
@@ -62,7 +63,8 @@ __all__ = [
 ]
 
 _NAMES = {
-    "executors.remote": ("ProcessPoolExecutor", "wrap_executor"),
+    "executors.processes.pool": ("ProcessPoolExecutor",),
+    "executors.remote": ("wrap_executor",),
     "executors.threads": ("ThreadPoolExecutor",),
     "executors.wrapped_future": ("wrap_future",),
     "failure": ("Failure",),

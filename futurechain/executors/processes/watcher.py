@@ -452,7 +452,7 @@ class Watcher:
         alone = trip is not None and len(trip.items) == 1
         if trip is not None and (alone or not self._options.heal):
             for item in trip.items:
-                item.job.fail(WorkerDiedError(text), None)
+                item.job.fail(WorkerDiedError(text) if self._options.heal else BrokenProcessPool(text), None)
         elif trip is not None:  # which one it was is not known: each goes alone
             self._try_again([trip.split_off([item]) for item in trip.items])
         if not self._options.heal:
