@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent.futures.process import BrokenProcessPool
 from pickle import PicklingError
 
-__all__ = ["RemoteTraceback", "StagePicklingError", "WorkerDiedError"]
+__all__ = ["StagePicklingError", "WorkerDiedError"]
 
 
 class WorkerDiedError(BrokenProcessPool):
@@ -18,16 +18,6 @@ class WorkerDiedError(BrokenProcessPool):
 
 class StagePicklingError(BrokenProcessPool, PicklingError, TypeError):
     """Raised in a stage that cannot travel to a worker process or back; the pool goes on, whatever the base says."""
-
-
-class RemoteTraceback(Exception):  # noqa: N818  # the name that the standard pool made known
-    """The traceback of an exception that was raised in a worker process, as its ``__cause__``."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.args[0]}"""'
 
 
 for _public in (WorkerDiedError, StagePicklingError):

@@ -145,6 +145,11 @@ class ProcessScheduler(_Remote):
 
     # -- ending ---------------------------------------------------------------------------------------------------------
 
+    def close(self, *, wait: bool, cancel_futures: bool) -> None:
+        if cancel_futures:
+            self.machine.catch_up()
+        super().close(wait=wait, cancel_futures=cancel_futures)
+
     def let_end(self) -> None:
         """Take no more outside work: the executor was collected."""
         self.closing = True

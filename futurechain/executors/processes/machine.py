@@ -100,8 +100,6 @@ class Machine:
             trip.measure()
         if trip.items:
             self._tell(self._watcher.take, trip)
-        else:
-            self.staff.is_idle()  # whoever was found or started for it
         return items
 
     def check(self) -> None:
@@ -125,6 +123,13 @@ class Machine:
         """Take no more jobs; end when all are done."""
         self._closed = True
         self._tell(self._watcher.close, None)
+
+    def catch_up(self) -> None:
+        """Return when what was submitted before has begun, as far as there are workers for it."""
+        if self.thread is not None and self.thread is not threading.current_thread():
+            done = threading.Event()
+            self._tell(self._watcher.catch_up, done)
+            done.wait()
 
     def terminate(self, number: int) -> None:
         """End all workers by the signal `number`; what is not done fails."""
@@ -156,6 +161,7 @@ class Machine:
             self._watcher.give_up(repr(error))
         finally:
             self._closed = self._ended = True
+            self.staff.close()
             self._refuse_rest()
 
     def _tell(self, act: Callable[[Any], object], argument: Any) -> None:
@@ -180,6 +186,8 @@ class Machine:
                     item.job.fail(self._refusal(), None)
             elif isinstance(argument, WorkerProcess):
                 argument.kill()
+            elif isinstance(argument, threading.Event):
+                argument.set()
 
     def _refusal(self) -> BaseException:
         if self.reason is not None:

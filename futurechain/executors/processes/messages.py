@@ -13,10 +13,10 @@ import pickle
 import traceback
 from collections import ChainMap
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import _RemoteTraceback as RemoteTraceback  # type: ignore[attr-defined]
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeAlias
 
-from futurechain.executors.processes.errors import RemoteTraceback
 from futurechain.executors.processes.shared_memory import Block, Handle, Receiver, Sender, is_available
 from futurechain.executors.processes.wire import Piece
 

@@ -62,7 +62,7 @@ class WorkerProcess:
         self.receiver = Receiver()
         self.phase = Phase.STARTING
         self.trip: Trip | None = None
-        """What it is doing. Invariant: set if and only if it is busy, or is being stopped while it was."""
+        """What it is doing, or is to begin with; None when it is idle."""
         self.tasks = 0
         """How many calls it has made."""
         self.inline = False

@@ -30,7 +30,7 @@ class Staff:
         self.processes: dict[int, Any] = {}
         """The live ones, by process id; those that are leaving after their last task do not count."""
         self._context = context
-        self._start = start
+        self._start: Start | None = start
         self._joined = joined
         self._slots: list[None] = [None] * limit
         self._tokens: list[None] = []
@@ -64,12 +64,15 @@ class Staff:
         Raises:
             OSError: if the system gives no more processes, memory or descriptors.
         """
+        start = self._start
         try:
             self._slots.pop()
         except IndexError:
             return False
+        if start is None:
+            return False
         try:
-            worker = WorkerProcess(self._context, self._start)
+            worker = WorkerProcess(self._context, start)
         except BaseException:
             self._slots.append(None)
             raise
@@ -80,6 +83,11 @@ class Staff:
     def has_room(self) -> bool:
         """Tell whether one more may be started."""
         return bool(self._slots)
+
+    def close(self) -> None:
+        """Start no more; hold nothing of what the initializer was to be given."""
+        self._slots.clear()
+        self._start = None
 
     def is_idle(self) -> None:
         """Take note that a worker has nothing to do."""

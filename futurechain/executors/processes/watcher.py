@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import select
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
@@ -74,6 +75,8 @@ class Watcher:
         self._packers = Packers(self._pack_elsewhere, options.elsewhere, 2)
         self._raw: set[Trip] = set()
         """Those in the queue that are not packed."""
+        self._any_ready = False
+        """Whether any worker was ever ready. Before, those that start get their first trip already."""
         self._hiring = 0
         self._failed_starts = 0
         self._sweep_at: float | None = None
@@ -165,13 +168,18 @@ class Watcher:
         worker = item.trip.worker
         if worker is None:
             self.withdraw(item)
-        elif worker.phase is Phase.BUSY:
+        elif worker.phase in (Phase.BUSY, Phase.STARTING):
             worker.phase = Phase.STOPPING
             self._end(worker, signal.SIGTERM)
 
     def close(self, _: None) -> None:
         """End when everything is done."""
         self._closing = True
+
+    def catch_up(self, done: threading.Event) -> None:
+        """Hand out what can be, and say so."""
+        self._feed()
+        done.set()
 
     def terminate(self, number: int) -> None:
         """End all workers by a signal; what they run is lost, and so is the pool."""
@@ -186,6 +194,8 @@ class Watcher:
             self._poll.register(fd, select.POLLIN)
         if self.reason is not None:
             self._end(worker, signal.SIGTERM)
+        elif not self._any_ready:
+            self._idle.append(worker)
 
     # -- handing out ----------------------------------------------------------------------------------------------------
 
@@ -242,11 +252,13 @@ class Watcher:
             self._idle.append(worker)
             return
         trip.worker, trip.sent = worker, perf_counter()
-        worker.trip, worker.phase = trip, Phase.BUSY
+        before, worker.trip = worker.phase, trip
+        if before is Phase.IDLE:
+            worker.phase = Phase.BUSY
         try:
             self._write(worker, trip)
-        except OSError:  # it has ended before it had anything: it was idle then
-            worker.trip, worker.phase, trip.worker = None, Phase.IDLE, None
+        except OSError:  # it has ended before it had anything
+            worker.trip, worker.phase, trip.worker = None, before, None
             self.queue.push_front(trip.split_off(trip.items))
 
     def _write(self, worker: WorkerProcess, trip: Trip) -> None:
@@ -307,11 +319,19 @@ class Watcher:
             with suppress(OSError):
                 self._write(worker, worker.trip)
         elif frame.kind == Kind.READY:
-            self._failed_starts = 0
-            if worker.phase is Phase.STARTING:
-                self._is_free(worker)
+            self._is_ready(worker)
         elif frame.kind == Kind.NOT_READY:
             worker.failure = frame.header
+
+    def _is_ready(self, worker: WorkerProcess) -> None:
+        self._failed_starts = 0
+        if not self._any_ready:
+            self._any_ready = True
+            self._idle.clear()  # from now on nothing is given to those that only start
+        if worker.phase is Phase.STARTING:
+            worker.phase = Phase.BUSY
+            if worker.trip is None:
+                self._is_free(worker)
 
     def _answered(self, worker: WorkerProcess, trip: Trip, frame: Frame) -> None:
         answers = self._open(worker, trip, frame)
@@ -399,7 +419,7 @@ class Watcher:
     def _dismiss(self) -> None:
         """Let those go that have nothing to do: nothing will come."""
         for worker in tuple(self._workers):
-            if worker.phase in (Phase.STARTING, Phase.IDLE):
+            if worker.phase in (Phase.STARTING, Phase.IDLE) and worker.trip is None:
                 self._dismiss_one(worker)
         self._idle.clear()
 
@@ -428,6 +448,7 @@ class Watcher:
         if self.reason is not None or phase is Phase.LEAVING:
             return
         if phase is Phase.STARTING:
+            self._try_again([trip.split_off(trip.items)] if trip is not None else [])
             tries = MOST_FAILED_STARTS if self._options.heal else 1
             self._could_not_start(worker.failure or f"it ended abruptly ({how})", tries)
         elif phase is Phase.STOPPING:

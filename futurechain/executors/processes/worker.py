@@ -201,10 +201,9 @@ class _Worker:
     def _value(self, times: Times, value: object) -> _Outcome:
         try:
             return _Outcome(Status.VALUE, times, self._packer.pack(value), None)
-        except MemoryError as error:
-            return self._failure(Status.RAISED, times, error)
         except BaseException as error:
-            return self._failure(Status.RESULT_UNSENDABLE, times, error)
+            own = isinstance(error, MemoryError) or not isinstance(error, Exception)
+            return self._failure(Status.RAISED if own else Status.RESULT_UNSENDABLE, times, error)
 
     def _failure(self, status: Status, times: Times, error: BaseException) -> _Outcome:
         texts = describe_error(error)
