@@ -39,6 +39,9 @@ __all__ = ["Inbox", "Options", "Watcher"]
 GRACE_SECONDS = 1.0
 """How long a worker may take to end after SIGTERM."""
 MOST_FAILED_STARTS = 3
+"""How many workers in a row may fail to start, in their own words or the system's."""
+MOST_KILLED_STARTS = 20
+"""How many in a row may be killed while they start: that may be chance, where workers are killed."""
 
 Inbox: TypeAlias = "deque[tuple[Callable[[Any], object], Any]]"
 """What the watching thread is to do: functions, each with its argument."""
@@ -449,7 +452,8 @@ class Watcher:
             return
         if phase is Phase.STARTING:
             self._try_again([trip.split_off(trip.items)] if trip is not None else [])
-            tries = MOST_FAILED_STARTS if self._options.heal else 1
+            tries = MOST_KILLED_STARTS if how in {"SIGKILL", "SIGTERM"} else MOST_FAILED_STARTS
+            tries = tries if self._options.heal else 1
             self._could_not_start(worker.failure or f"it ended abruptly ({how})", tries)
         elif phase is Phase.STOPPING:
             self._try_again([trip.split_off(trip.items)] if trip is not None else [])
