@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from futurechain.executors.processes.errors import StagePicklingError
+from futurechain.executors.processes.light import NotLight, load_light
 from futurechain.executors.processes.messages import (
     Opened,
     Status,
     Times,
-    is_light,
     open_parcel,
     with_remote_traceback,
 )
@@ -17,7 +17,7 @@ from futurechain.executors.processes.shared_memory import Receiver
 from futurechain.executors.processes.trips import Job, Report
 from futurechain.executors.processes.wire import Frame
 
-__all__ = ["Answer", "deliver", "open_answers", "unsendable"]
+__all__ = ["Answer", "deliver", "deliver_light", "open_answers", "unsendable"]
 
 REMEDY = "Use a module-level function with arguments and results that pickle, or run this stage here with on=INLINE"
 
@@ -27,14 +27,10 @@ class Answer(NamedTuple):
 
     status: Status
     times: Times
-    opened: Opened | None
-    """The result or the exception; None if there was no memory for it."""
+    opened: Opened
+    """The result or the exception."""
     texts: tuple[str, str] | None
     """For an error: what it is, and its traceback."""
-
-    def is_light(self) -> bool:
-        """Tell whether the machine's own thread may deliver it: nobody's code would run, and it is soon done."""
-        return self.status is Status.VALUE and self.opened is not None and is_light(self.opened)
 
 
 def open_answers(frame: Frame, receiver: Receiver) -> list[Answer]:
@@ -62,17 +58,30 @@ def deliver(job: Job, answer: Answer, report: Report, place: str) -> None:
         place: what the pool is called.
     """
     try:
-        assert answer.opened is not None
         value = answer.opened.load()
     except MemoryError as error:
         job.fail(error, report)
     except BaseException as error:
         job.fail(_unreadable(job, answer, error, place), report)
     else:
-        if answer.status is Status.VALUE:
-            job.succeed(value, report)
-        else:
-            job.fail(_error(job, answer, value, place), report)
+        _settle(job, answer, value, report, place)
+
+
+def deliver_light(job: Job, answer: Answer, report: Report, place: str) -> bool:
+    """Do the same if that runs nobody's code, and is soon done; False if it is not."""
+    try:
+        value = load_light(answer.opened)
+    except NotLight:
+        return False
+    _settle(job, answer, value, report, place)
+    return True
+
+
+def _settle(job: Job, answer: Answer, value: Any, report: Report, place: str) -> None:
+    if answer.status is Status.VALUE:
+        job.succeed(value, report)
+    else:
+        job.fail(_error(job, answer, value, place), report)
 
 
 def _error(job: Job, answer: Answer, raised: Any, place: str) -> BaseException:

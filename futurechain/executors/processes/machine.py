@@ -17,6 +17,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from time import perf_counter
 from typing import Any
 
 from futurechain.executors.processes.messages import Packer
@@ -98,9 +100,34 @@ class Machine:
             failed = pack_items(trip.items, self._packer, self.name)
             trip.items = [item for item in trip.items if item not in failed]
             trip.measure()
-        if trip.items:
+        if trip.items and not self._handed_over(trip):
             self._tell(self._watcher.take, trip)
         return items
+
+    def _handed_over(self, trip: Trip) -> bool:
+        """Give `trip` to an idle worker, if nothing else waits for one: that saves a way over the watching thread."""
+        watcher = self._watcher
+        if self._inbox or watcher.queue or not watcher.idle or not trip.is_packed():
+            return False
+        taken: list[WorkerProcess] = []
+        complete = None
+        try:
+            # In one step of the interpreter: an interrupt must not come between taking it and knowing that.
+            taken.extend(islice(iter(watcher.idle.pop, None), 1))
+            worker = taken[0]
+            if trip.claim(self._packer):
+                trip.worker, worker.trip, trip.sent = worker, trip, perf_counter()
+                complete = worker.send_trip(trip, self._packer)
+        except IndexError:  # somebody else was faster
+            return False
+        except OSError:  # it has ended, and the trip will be given to another one
+            pass
+        finally:
+            if taken:
+                watcher.returned.append((taken[0], complete))
+                if not complete:
+                    self._bell.ring()
+        return True
 
     def check(self) -> None:
         """Raise if no jobs are taken any more: see `submit`."""

@@ -21,7 +21,7 @@ from futurechain.executors.processes.shared_memory import Block, Handle, Receive
 from futurechain.executors.processes.wire import Piece
 
 __all__ = [
-    "Kind", "Layout", "Opened", "Packer", "Parcel", "Status", "Times", "describe_error", "is_light", "open_parcel",
+    "Kind", "Layout", "Opened", "Packer", "Parcel", "Status", "Times", "describe_error", "open_parcel",
     "with_remote_traceback",
 ]  # fmt: skip
 
@@ -128,15 +128,14 @@ class Packer:
     def pack(self, value: object) -> Parcel:
         """Pickle `value`; raises what its parts raise when they are pickled."""
         share, buffers = self._share, list[Any]()
-        stream: list[Any] = []
-        pickler = pickle.Pickler(
-            _Pieces(stream), 5, buffer_callback=None if share is None else _collector(buffers, share)
-        )
+        file = _Pieces()
+        pickler = pickle.Pickler(file, 5, buffer_callback=None if share is None else _collector(buffers, share))
         pickler.dispatch_table = _reducers
         pickler.dump(value)
+        stream = file.pieces
         size = len(stream[0]) if len(stream) == 1 else sum(map(len, stream))
         if not buffers and (share is None or size < share):
-            return Parcel((size, ()), stream, ())
+            return Parcel((size, ()), _kept(stream), ())
         return self._with_blocks(stream, size, buffers)
 
     def _with_blocks(self, stream: list[Any], size: int, buffers: list[memoryview]) -> Parcel:
@@ -148,7 +147,7 @@ class Packer:
             if size >= share:
                 places = [self._place(stream, size, blocks, pieces)]
             else:
-                pieces += stream
+                pieces += _kept(stream)
             places += [self._place([buffer], buffer.nbytes, blocks, pieces) for buffer in buffers]
         except BaseException:
             self.drop(blocks)
@@ -160,7 +159,7 @@ class Packer:
         sender = self._blocks()
         block = None if sender is None else sender.put(parts)
         if block is None:
-            pieces += [bytes(part) if isinstance(part, memoryview) else part for part in parts]
+            pieces += _kept(parts)
             return size
         blocks.append(block)
         return block.handle()
@@ -176,13 +175,21 @@ class Packer:
 
 
 class _Pieces:
-    """A file that keeps what is written: pickle writes a large ``bytes`` object as it is, so that is not copied."""
+    """A file that keeps what is written: pickle writes a large object as it is, so that is not copied here."""
 
-    __slots__ = ("write",)
-    write: Callable[[Any], object]
+    __slots__ = ("pieces",)
 
-    def __init__(self, pieces: list[Any]) -> None:
-        self.write = pieces.append
+    def __init__(self) -> None:
+        self.pieces: list[Any] = []
+
+    def write(self, piece: Any) -> None:
+        """Keep `piece`: ``bytes`` as a rule; the memory of a large buffer, which is not ours to keep for long."""
+        self.pieces.append(piece if type(piece) is bytes else memoryview(piece).cast("B"))
+
+
+def _kept(pieces: list[Any]) -> list[Piece]:
+    """Return pieces that nobody changes while they wait to be sent."""
+    return [piece if type(piece) is bytes else bytes(piece) for piece in pieces]
 
 
 _reducers = ChainMap(ForkingPickler._extra_reducers, copyreg.dispatch_table)  # type: ignore[attr-defined]
@@ -226,21 +233,6 @@ def open_parcel(layout: Layout, payload: memoryview, receiver: Receiver) -> tupl
             found.append(bytearray(payload[:place]) if found else payload[:place])
             payload = payload[place:]
     return Opened(found[0], found[1:]), payload
-
-
-def is_light(opened: Opened) -> bool:
-    """Tell whether loading it is quick and runs no code but pickle's own: it names no class and no function.
-
-    Every reference to one needs one of these opcodes; where they occur as data, a light one passes for a heavy one.
-    """
-    stream = opened.stream
-    if opened.buffers or len(stream) > 4096:  # noqa: PLR2004
-        return False
-    data = bytes(stream)
-    return not any(code in data for code in _NAMING)
-
-
-_NAMING = (pickle.STACK_GLOBAL, pickle.EXT1, pickle.EXT2, pickle.EXT4)  # all that protocol 5 has for it
 
 
 def describe_error(error: BaseException) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from futurechain.executors.processes.messages import Kind
+from futurechain.executors.processes.messages import Kind, Packer
 from futurechain.executors.processes.shared_memory import Receiver
 from futurechain.executors.processes.wire import Piece, Reader, Writer, frame
 from futurechain.executors.processes.worker import Start, main
@@ -61,6 +61,10 @@ class WorkerProcess:
         self.writer = Writer(self.fd)
         self.receiver = Receiver()
         self.phase = Phase.STARTING
+        self.lent = False
+        """Whether it is idle, for anybody to take: only who has taken it out of the list may touch it then."""
+        self.gone = False
+        """Whether a message could not be sent, because it has ended."""
         self.trip: Trip | None = None
         """What it is doing, or is to begin with; None when it is idle."""
         self.tasks = 0
@@ -77,7 +81,26 @@ class WorkerProcess:
         Raises:
             OSError: if it has ended.
         """
-        return self.writer.send(frame(kind, header, payload))
+        try:
+            return self.writer.send(frame(kind, header, payload))
+        except OSError:
+            self.gone = True
+            raise
+
+    def send_trip(self, trip: Trip, packer: Packer) -> bool:
+        """Send it `trip`, as far as that fits; True if all of it did.
+
+        Raises:
+            OSError: if it has ended.
+        """
+        parcels = [item.parcel for item in trip.items if item.parcel is not None]
+        for parcel in parcels:
+            for block in parcel.blocks:
+                block.holder = self
+        if self.inline:
+            parcels = [parcel.inlined() for parcel in parcels]
+        header = trip.cut, packer.address, [parcel.layout for parcel in parcels]
+        return self.send(Kind.TRIP, header, [piece for parcel in parcels for piece in parcel.pieces])
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it lives."""

@@ -113,6 +113,21 @@ class Trip:
             if item.parcel is not None and item.parcel.blocks:
                 item.unpack(packer)
 
+    def claim(self, packer: Packer) -> bool:
+        """Keep the jobs that are still wanted: a worker is about to get it. False if there are none."""
+        wanted = []
+        for item in self.items:
+            if item.job.claim():
+                wanted.append(item)
+            else:
+                item.unpack(packer)
+        self.items = wanted
+        return bool(wanted)
+
+    def has_blocks(self) -> bool:
+        """Tell whether it uses shared memory."""
+        return any(item.parcel is not None and item.parcel.blocks for item in self.items)
+
     def measure(self) -> None:
         """Note how much memory it takes."""
         self.size = sum(item.parcel.size for item in self.items if item.parcel is not None)

@@ -24,7 +24,7 @@ from math import ceil
 from time import monotonic, perf_counter
 from typing import Any, NamedTuple, TypeAlias
 
-from futurechain.executors.processes.answers import Answer, deliver, open_answers
+from futurechain.executors.processes.answers import Answer, deliver, deliver_light, open_answers
 from futurechain.executors.processes.errors import WorkerDiedError
 from futurechain.executors.processes.messages import Kind, Packer
 from futurechain.executors.processes.packing import Packers, pack_items
@@ -70,7 +70,10 @@ class Watcher:
         """Why the pool is broken, if it is."""
         self._closing = False
         self._workers: set[WorkerProcess] = set()
-        self._idle: list[WorkerProcess] = []
+        self.idle: list[WorkerProcess] = []
+        """Those that have nothing to do. Any thread may take one out, and give it a trip: `returned` says so."""
+        self.returned: deque[tuple[WorkerProcess, bool | None]] = deque()
+        """Idle workers that were taken, and whether all of their trip was sent; None: nothing was."""
         self._watched: dict[int, tuple[WorkerProcess, bool]] = {}
         """By descriptor: the worker, and whether it tells that worker's end."""
         self._deadlines: dict[WorkerProcess, float] = {}
@@ -97,6 +100,7 @@ class Watcher:
                 elif fd in self._watched:  # else it has gone with an event before this one
                     self._news(fd, event)
             self._read_inbox()
+            self._take_back()
             self._feed()
             self._tend(monotonic())
 
@@ -109,6 +113,7 @@ class Watcher:
         inbox = self._inbox
         while inbox:
             act, argument = inbox.popleft()
+            self._take_back()  # so that `act` finds what was done before it was asked for
             act(argument)
 
     def _is_over(self) -> bool:
@@ -198,20 +203,29 @@ class Watcher:
         if self.reason is not None:
             self._end(worker, signal.SIGTERM)
         elif not self._any_ready:
-            self._idle.append(worker)
+            self._lend(worker)
 
     # -- handing out ----------------------------------------------------------------------------------------------------
 
     def _feed(self) -> None:
         """Give idle workers what is next; see to it that there are workers, and that the next trips are packed."""
-        idle = self._idle
-        while idle and self.queue and (trip := self._next()) is not None:
-            self._send(idle.pop(), trip)
+        while self.queue and (worker := self._take_idle()) is not None:
+            trip = self._next()
+            if trip is None:
+                self._lend(worker)
+                break
+            self._send(worker, trip)
         if self.queue:
             if self._raw:
                 self._pack_ahead()
-            if not idle and self._staff.has_room():
+            if not self.idle and self._staff.has_room():
                 self._hire()
+
+    def _take_idle(self) -> WorkerProcess | None:
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return None
 
     def _next(self) -> Trip | None:
         """Take out the first trip that is packed; have those before it packed."""
@@ -249,37 +263,71 @@ class Watcher:
                 self.queue.remove(trip)
 
     def _send(self, worker: WorkerProcess, trip: Trip) -> None:
-        """Give `trip` to `worker`, which is idle: nobody has it in a list."""
-        trip.items = [item for item in trip.items if item.job.claim() or item.unpack(self._packer)]
-        if not trip.items:
-            self._idle.append(worker)
+        """Give `trip` to `worker`, which is free: nobody else has it, and it is in no list."""
+        worker.lent = False
+        if not trip.claim(self._packer):
+            self._lend(worker)
             return
-        trip.worker, trip.sent = worker, perf_counter()
-        before, worker.trip = worker.phase, trip
-        if before is Phase.IDLE:
-            worker.phase = Phase.BUSY
+        trip.worker, worker.trip, trip.sent = worker, trip, perf_counter()
         try:
-            self._write(worker, trip)
-        except OSError:  # it has ended before it had anything
-            worker.trip, worker.phase, trip.worker = None, before, None
+            self._sent(worker, complete=worker.send_trip(trip, self._packer))
+        except OSError:
+            self._unsent(worker)
+
+    def _sent(self, worker: WorkerProcess, *, complete: bool) -> None:
+        if worker.phase is Phase.IDLE:
+            worker.phase = Phase.BUSY
+        if not complete:
+            self._poll.modify(worker.fd, select.POLLIN | select.POLLOUT)
+        if worker.trip is not None and worker.trip.has_blocks():
+            self._uses_memory()
+
+    def _unsent(self, worker: WorkerProcess) -> None:
+        """It has ended before it had anything."""
+        trip, worker.trip = worker.trip, None
+        if trip is not None:
+            trip.worker = None
             self.queue.push_front(trip.split_off(trip.items))
 
-    def _write(self, worker: WorkerProcess, trip: Trip) -> None:
-        parcels = [item.parcel for item in trip.items if item.parcel is not None]
-        for parcel in parcels:
-            for block in parcel.blocks:
-                block.holder = worker
-                self._uses_memory()
-        if worker.inline:
-            parcels = [parcel.inlined() for parcel in parcels]
-        header = trip.cut, self._packer.address, [parcel.layout for parcel in parcels]
-        if not worker.send(Kind.TRIP, header, [piece for parcel in parcels for piece in parcel.pieces]):
-            self._poll.modify(worker.fd, select.POLLIN | select.POLLOUT)
+    def _lend(self, worker: WorkerProcess) -> None:
+        """Let anybody have `worker`: it is idle."""
+        worker.lent = True  # first: then somebody may take it, and give it back by `lent`
+        self.idle.append(worker)
+
+    def _is_ours(self, worker: WorkerProcess) -> bool:
+        """Tell whether `worker` may be touched: it is not lent, or was taken out of the list just now.
+
+        If it is with a thread that gives it a trip, it will be back in a moment.
+        """
+        if worker.lent:
+            self._take_back()
+            if worker.lent:
+                try:
+                    self.idle.remove(worker)  # decides, against whoever would take it
+                except ValueError:
+                    return False
+                worker.lent = False
+        return True
+
+    def _take_back(self) -> None:
+        """Hear from those who had taken idle workers what they have done with them."""
+        while self.returned:
+            worker, complete = self.returned.popleft()
+            worker.lent = False
+            if complete is not None:
+                self._sent(worker, complete=complete)
+                continue
+            if worker.trip is not None:
+                self._unsent(worker)
+            if not (worker.gone or (self._any_ready and worker.phase is Phase.STARTING)):
+                self._lend(worker)
 
     # -- news from workers ----------------------------------------------------------------------------------------------
 
     def _news(self, fd: int, event: int) -> None:
         worker, tells_end = self._watched[fd]
+        if not self._is_ours(worker):
+            return  # and will be told again
         if tells_end:
             self._ended(worker)
             return
@@ -287,6 +335,8 @@ class Watcher:
             self._flush(worker)
         if event & ~select.POLLOUT:
             self._read(worker)
+            if worker.phase is Phase.IDLE and not worker.lent and fd in self._watched:
+                self._lend(worker)
 
     def _flush(self, worker: WorkerProcess) -> None:
         with suppress(OSError):  # it has ended, as will be seen
@@ -320,7 +370,7 @@ class Watcher:
         elif frame.kind == Kind.INLINE and worker.trip is not None:
             worker.inline = True
             with suppress(OSError):
-                self._write(worker, worker.trip)
+                self._sent(worker, complete=worker.send_trip(worker.trip, self._packer))
         elif frame.kind == Kind.READY:
             self._is_ready(worker)
         elif frame.kind == Kind.NOT_READY:
@@ -330,11 +380,17 @@ class Watcher:
         self._failed_starts = 0
         if not self._any_ready:
             self._any_ready = True
-            self._idle.clear()  # from now on nothing is given to those that only start
+            self._withdraw_starting()
         if worker.phase is Phase.STARTING:
             worker.phase = Phase.BUSY
             if worker.trip is None:
                 self._is_free(worker)
+
+    def _withdraw_starting(self) -> None:
+        """From now on nothing is given to those that only start."""
+        for one in tuple(self._workers):
+            if one.phase is Phase.STARTING:
+                self._is_ours(one)
 
     def _answered(self, worker: WorkerProcess, trip: Trip, frame: Frame) -> None:
         answers = self._open(worker, trip, frame)
@@ -351,9 +407,7 @@ class Watcher:
         heavy = []
         for item, answer in zip(done, answers, strict=True):
             report = Report(worker.pid, answer.times, item.packed, trip.sent)
-            if answer.is_light():
-                deliver(item.job, answer, report, self._options.name)
-            else:
+            if not deliver_light(item.job, answer, report, self._options.name):
                 heavy.append(partial(deliver, item.job, answer, report, self._options.name))
         if heavy:
             self._options.elsewhere(heavy[0] if len(heavy) == 1 else partial(_do_all, heavy))
@@ -387,7 +441,7 @@ class Watcher:
             self._dismiss_one(worker)
             return
         worker.phase = Phase.IDLE
-        self._idle.append(worker)
+        self._lend(worker)
         if not self.queue:
             self._staff.is_idle()
 
@@ -422,9 +476,8 @@ class Watcher:
     def _dismiss(self) -> None:
         """Let those go that have nothing to do: nothing will come."""
         for worker in tuple(self._workers):
-            if worker.phase in (Phase.STARTING, Phase.IDLE) and worker.trip is None:
+            if worker.phase in (Phase.STARTING, Phase.IDLE) and self._is_ours(worker) and worker.trip is None:
                 self._dismiss_one(worker)
-        self._idle.clear()
 
     def _dismiss_one(self, worker: WorkerProcess) -> None:
         worker.phase = Phase.LEAVING
@@ -449,6 +502,8 @@ class Watcher:
             worker.trip = trip.worker = None
             trip.forget_blocks(self._packer)
         if self.reason is not None or phase is Phase.LEAVING:
+            if trip is not None:
+                self._refuse(trip)
             return
         if phase is Phase.STARTING:
             self._try_again([trip.split_off(trip.items)] if trip is not None else [])
@@ -467,8 +522,6 @@ class Watcher:
         self._workers.discard(worker)
         self._deadlines.pop(worker, None)
         self._staff.leaves(worker)
-        if worker in self._idle:
-            self._idle.remove(worker)
 
     def _lost(self, worker: WorkerProcess, trip: Trip | None, how: str) -> None:
         """A worker has ended that nobody has ended here."""
