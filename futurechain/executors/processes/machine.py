@@ -190,6 +190,7 @@ class Machine:
             self._closed = self._ended = True
             self.staff.close()
             self._refuse_rest()
+            self._watcher.let_go()
 
     def _tell(self, act: Callable[[Any], object], argument: Any) -> None:
         self._inbox.append((act, argument))

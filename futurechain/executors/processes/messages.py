@@ -164,6 +164,12 @@ class Packer:
         blocks.append(block)
         return block.handle()
 
+    def close(self) -> None:
+        """Give up all blocks."""
+        self._share = None
+        if self.sender is not None:
+            self.sender.close()
+
     def stop_sharing(self) -> None:
         """Send everything through the pipe from now on."""
         self._share = None

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from futurechain.executors.processes.messages import Kind, Packer
-from futurechain.executors.processes.shared_memory import Receiver
+from futurechain.executors.processes.shared_memory import Progress, Receiver
 from futurechain.executors.processes.wire import Piece, Reader, Writer, frame
 from futurechain.executors.processes.worker import Start, main
 
@@ -69,6 +69,7 @@ class WorkerProcess:
         """What it is doing, or is to begin with; None when it is idle."""
         self.tasks = 0
         """How many calls it has made."""
+        self.progress: Progress | None = None
         self.inline = False
         """Whether it cannot open our blocks."""
         self.address: tuple[int, int] | None = None
@@ -106,6 +107,12 @@ class WorkerProcess:
         """Send it a signal, if it lives."""
         with suppress(OSError):
             os.kill(self.pid, number)
+
+    def begun(self, trip: Trip) -> int | None:
+        """Return how many calls of `trip`, its last one, it has begun; None if that is not known."""
+        if self.progress is None:
+            return None
+        return min(self.progress.read() - self.tasks, len(trip.items))
 
     def kill(self) -> None:
         """End it, at once; returns when it has ended."""

@@ -88,6 +88,7 @@ class Staff:
         """Start no more; hold nothing of what the initializer was to be given."""
         self._slots.clear()
         self._start = None
+        self._joined = _nobody
 
     def is_idle(self) -> None:
         """Take note that a worker has nothing to do."""
@@ -97,3 +98,8 @@ class Staff:
         """Take note that `worker` ends, or has ended: another one may take its place. Once for each."""
         if self.processes.pop(worker.pid, None) is not None:
             self._slots.append(None)
+
+
+def _nobody(worker: WorkerProcess) -> None:
+    """Take nobody in: it is over."""
+    worker.kill()

@@ -29,7 +29,7 @@ from futurechain.executors.processes.errors import WorkerDiedError
 from futurechain.executors.processes.messages import Kind, Packer
 from futurechain.executors.processes.packing import Packers, pack_items
 from futurechain.executors.processes.process import Phase, WorkerProcess
-from futurechain.executors.processes.shared_memory import IDLE_SECONDS, Unopened
+from futurechain.executors.processes.shared_memory import IDLE_SECONDS, Progress, Unopened
 from futurechain.executors.processes.staff import Staff
 from futurechain.executors.processes.trips import Item, Queue, Report, Trip
 from futurechain.executors.processes.wire import Bell, Frame
@@ -207,6 +207,11 @@ class Watcher:
 
     # -- handing out ----------------------------------------------------------------------------------------------------
 
+    def let_go(self) -> None:
+        """Give back what the thread needs no more, when it has ended."""
+        del self._packers  # which know this watcher, and are known by it
+        self._packer.close()
+
     def _feed(self) -> None:
         """Give idle workers what is next; see to it that there are workers, and that the next trips are packed."""
         while self.queue and (worker := self._take_idle()) is not None:
@@ -372,6 +377,7 @@ class Watcher:
             with suppress(OSError):
                 self._sent(worker, complete=worker.send_trip(worker.trip, self._packer))
         elif frame.kind == Kind.READY:
+            worker.progress = None if frame.header is None else Progress.open(frame.header)
             self._is_ready(worker)
         elif frame.kind == Kind.NOT_READY:
             worker.failure = frame.header
@@ -432,6 +438,7 @@ class Watcher:
             for item in trip.items:
                 item.job.fail(error, None)
             trip.items.clear()
+            worker.tasks = worker.tasks if worker.progress is None else worker.progress.read()
             return []
 
     def _is_free(self, worker: WorkerProcess) -> None:
@@ -524,17 +531,19 @@ class Watcher:
         self._staff.leaves(worker)
 
     def _lost(self, worker: WorkerProcess, trip: Trip | None, how: str) -> None:
-        """A worker has ended that nobody has ended here."""
-        what = f" while it ran {', '.join(item.job.name for item in trip.items[:3])}" if trip is not None else ""
+        """A worker has ended that nobody has ended here: the call that it was making fails, the others go on."""
+        guilty, others = _divided(worker, trip)
+        what = f" while it ran {', '.join(item.job.name for item in guilty)}" if guilty else ""
         text = f"worker process {worker.pid} of {self._options.name} ended abruptly ({how}){what}"
-        alone = trip is not None and len(trip.items) == 1
-        if trip is not None and (alone or not self._options.heal):
-            for item in trip.items:
-                item.job.fail(WorkerDiedError(text) if self._options.heal else BrokenProcessPool(text), None)
-        elif trip is not None:  # which one it was is not known: each goes alone
-            self._try_again([trip.split_off([item]) for item in trip.items])
-        if not self._options.heal:
-            self._break(f"{text}; the process pool is not usable any more")
+        if self._options.heal:
+            for item in guilty:
+                item.job.fail(WorkerDiedError(text), None)
+            self._try_again(others)
+        else:
+            text = f"{text}; the process pool is not usable any more"
+            self._break(text)
+            if trip is not None:
+                self._refuse(trip)
 
     def _try_again(self, trips: list[Trip]) -> None:
         for trip in reversed(trips):
@@ -567,3 +576,17 @@ class Watcher:
 def _do_all(acts: list[Callable[[], object]]) -> None:
     for act in acts:
         act()
+
+
+def _divided(worker: WorkerProcess, trip: Trip | None) -> tuple[list[Item], list[Trip]]:
+    """Return what a worker that has ended was running, and what else it had, to be tried again."""
+    if trip is None:
+        return [], []
+    begun = worker.begun(trip)
+    items = trip.items
+    if begun is None and len(items) > 1:  # it is not known which one it was: each goes alone
+        return [], [trip.split_off([item]) for item in items]
+    number = 1 if begun is None else begun
+    guilty = items[number - 1 : number] if number > 0 else []
+    rest = [item for item in items if item not in guilty]
+    return guilty, [trip.split_off(rest)] if rest else []

@@ -21,6 +21,8 @@ Piece: TypeAlias = bytes | bytearray | memoryview
 HEAD = struct.Struct("<QBI")  # size of the body, kind, size of the header within the body
 CHUNK = 1 << 16
 JOINED = 1 << 16  # up to here one write of a copy is cheaper than a write of many pieces
+LARGEST = 1 << 48
+MOST_KINDS = 16
 MOST_PIECES = 512  # in one system call; the system's own limit is 1,024
 
 
@@ -90,7 +92,7 @@ class Reader:
             if self._head is None:
                 if len(data) < HEAD.size:
                     break
-                self._head = HEAD.unpack_from(data)
+                self._head = _checked(HEAD.unpack_from(data))
                 data = self._begin(data[HEAD.size :])
             else:
                 data = self._continue(data)
@@ -130,6 +132,13 @@ class Reader:
         _, kind, header_size = self._head
         self.frames.append(Frame(kind, (), None) if body is None else open_body(kind, body, header_size))
         self._head = self._body = None
+
+
+def _checked(head: tuple[int, int, int]) -> tuple[int, int, int]:
+    size, kind, header_size = head
+    if size > LARGEST or not 0 < kind < MOST_KINDS or header_size > size:
+        raise ValueError("this is no message: somebody else has written into the pipe")
+    return head
 
 
 class Writer:

@@ -29,7 +29,7 @@ from futurechain.executors.processes.messages import (
     describe_error,
     open_parcel,
 )
-from futurechain.executors.processes.shared_memory import IDLE_SECONDS, Receiver, Unopened
+from futurechain.executors.processes.shared_memory import IDLE_SECONDS, Progress, Receiver, Unopened
 from futurechain.executors.processes.wire import Frame, Piece, Reader, Writer, frame
 
 __all__ = ["Start", "main"]
@@ -95,6 +95,8 @@ class _Worker:
         self._last: list[_Outcome] = []
         """What was sent last: the parent may not be able to open its blocks."""
         self._interruptible = False
+        self._progress: Progress | None = None
+        """How many calls were begun: it tells the parent which one has killed this process, if one does."""
 
     def get_ready(self, start: Start) -> bool:
         """Call the initializer; tell the parent how that went."""
@@ -107,7 +109,10 @@ class _Worker:
             logger.critical("Exception in initializer:", exc_info=True)
             self._send(Kind.NOT_READY, describe_error(error)[0])
             return False
-        self._send(Kind.READY)
+        made = Progress.make()
+        if made is not None:
+            self._progress, address = made
+        self._send(Kind.READY, None if made is None else address)
         return True
 
     def _interrupt(self, *_: object) -> None:
@@ -178,6 +183,8 @@ class _Worker:
 
     def _call(self, opened: list[Opened], at: float) -> _Outcome:
         """Make one call; `opened` is emptied, so that nothing but the call holds its arguments."""
+        if self._progress is not None:
+            self._progress.step()
         began = perf_counter()
         status, value, error = Status.CALL_UNREADABLE, None, None
         try:
