@@ -56,6 +56,7 @@ class Machine:
         self._packer = Packer(start.share)
         self.staff = Staff(context, limit, start, self._joined)
         self._watcher = Watcher(options, self.staff, self._packer, self._inbox, self._bell)
+        self._lists = self._watcher.roster.idle, self._watcher.roster.returned
         self.thread: threading.Thread | None = None
         self._starting = threading.RLock()
         """Held while the thread is started, by nobody else."""
@@ -74,7 +75,7 @@ class Machine:
     @property
     def queued(self) -> int:
         """How many trips wait for a worker."""
-        return len(self._watcher.queue)
+        return len(self._watcher.backlog)
 
     def submit(self, jobs: Sequence[Job], *, cut: float | None = None) -> list[Item]:
         """Have `jobs` done by one worker, one after the other.
@@ -96,7 +97,7 @@ class Machine:
         self._begin()
         trip = Trip(jobs, cut)
         items = [*trip.items]
-        if self._watcher.queue.size < MOST_PACKED_AT_ONCE and len(self._inbox) < MOST_UNREAD:
+        if self._watcher.backlog.size < MOST_PACKED_AT_ONCE and len(self._inbox) < MOST_UNREAD:
             failed = pack_items(trip.items, self._packer, self.name)
             trip.items = [item for item in trip.items if item not in failed]
             trip.measure()
@@ -107,13 +108,14 @@ class Machine:
     def _handed_over(self, trip: Trip) -> bool:
         """Give `trip` to an idle worker, if nothing else waits for one: that saves a way over the watching thread."""
         watcher = self._watcher
-        if self._inbox or watcher.queue or not watcher.idle or not trip.is_packed():
+        idle, returned = self._lists
+        if self._inbox or watcher.backlog or not idle or not trip.is_packed():
             return False
         taken: list[WorkerProcess] = []
         complete = None
         try:
             # In one step of the interpreter: an interrupt must not come between taking it and knowing that.
-            taken.extend(islice(iter(watcher.idle.pop, None), 1))
+            taken.extend(islice(iter(idle.pop, None), 1))
             worker = taken[0]
             if trip.claim(self._packer):
                 trip.worker, worker.trip, trip.sent = worker, trip, perf_counter()
@@ -124,7 +126,7 @@ class Machine:
             pass
         finally:
             if taken:
-                watcher.returned.append((taken[0], complete))
+                returned.append((taken[0], complete))
                 if not complete:
                     self._bell.ring()
         return True
@@ -214,6 +216,7 @@ class Machine:
                     item.job.fail(self._refusal(), None)
             elif isinstance(argument, WorkerProcess):
                 argument.kill()
+                argument.bury()
             elif isinstance(argument, threading.Event):
                 argument.set()
 

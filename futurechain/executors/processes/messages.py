@@ -85,7 +85,9 @@ class Parcel:
     def inlined(self) -> Parcel:
         """Return the same with nothing in shared memory; its blocks stay to be dropped by the caller."""
         blocks = iter(self.blocks)
-        pieces, sizes, rest = [], [], iter(self.pieces)
+        pieces: list[Piece] = []
+        sizes: list[int] = []
+        rest = iter(self.pieces)
         for place in (self.layout[0], *self.layout[1]):
             taken = [next(blocks).read()] if isinstance(place, tuple) else _next_pieces(rest, place)
             pieces += taken
@@ -257,7 +259,7 @@ def describe_error(error: BaseException) -> tuple[str, str]:
 def with_remote_traceback(error: BaseException, text: str) -> BaseException:
     """Return `error`, with the traceback that it had in the worker as its cause."""
     try:
-        error.__cause__ = RemoteTraceback(text)
-    except Exception:  # a class may forbid it
+        error.__cause__ = RemoteTraceback(text)  # type: ignore[arg-type]  # that is what it takes
+    except Exception:  # noqa: S110  # a class may forbid it
         pass
     return error

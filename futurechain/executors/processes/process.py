@@ -21,7 +21,7 @@ from futurechain.executors.processes.worker import Start, main
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from futurechain.executors.processes.trips import Trip
+    from futurechain.executors.processes.trips import Item, Trip
 
 __all__ = ["Phase", "WorkerProcess"]
 
@@ -108,16 +108,29 @@ class WorkerProcess:
         with suppress(OSError):
             os.kill(self.pid, number)
 
-    def begun(self, trip: Trip) -> int | None:
-        """Return how many calls of `trip`, its last one, it has begun; None if that is not known."""
+    def dismiss(self) -> None:
+        """Let it end: nothing will come."""
+        self.phase = Phase.LEAVING
+        with suppress(OSError):
+            self.send(Kind.GOODBYE)
+
+    def divide(self, trip: Trip | None) -> tuple[list[Item], list[Trip]]:
+        """Return the job that it was doing when it ended, and what else it had: trips, to be tried again."""
+        if trip is None:
+            return [], []
+        items = trip.items
         if self.progress is None:
-            return None
-        return min(self.progress.read() - self.tasks, len(trip.items))
+            if len(items) == 1:
+                return items, []
+            return [], [trip.split_off([item]) for item in items]  # it is not known which one it was: each goes alone
+        begun = min(self.progress.read() - self.tasks, len(items))
+        guilty = items[begun - 1 : begun] if begun > 0 else []
+        rest = [item for item in items if item not in guilty]
+        return guilty, [trip.split_off(rest)] if rest else []
 
     def kill(self) -> None:
-        """End it, at once; returns when it has ended."""
+        """End it, at once."""
         self.signal(signal.SIGKILL)
-        self.bury()
 
     def bury(self) -> str:
         """Reap it when it has ended (waits for that); how it ended, in words."""

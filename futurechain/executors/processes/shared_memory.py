@@ -34,9 +34,11 @@ import struct
 import sys
 import weakref
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import count
+from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 __all__ = ["Handle", "Progress", "Receiver", "Sender", "Unopened", "is_available"]
 
@@ -58,7 +60,7 @@ class Unopened(Exception):  # noqa: N818  # a condition that is dealt with, not 
 
 def is_available() -> bool:
     """Tell whether this system has what blocks are made of."""
-    return hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
+    return hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir()
 
 
 def descriptors_to_spare() -> int:
@@ -239,7 +241,7 @@ class Sender:
                     self._discard(block)
                 else:
                     kept.append(block)
-            free += kept
+            free.extend(kept)
         return bool(self._sent) or any(self._free.values())
 
     def statistics(self) -> tuple[int, int]:
@@ -368,10 +370,10 @@ class Receiver:
 
 
 def _is_short_of_descriptors() -> bool:
-    return len(_mapped) >= (_spare[0] if _spare else _spare.append(descriptors_to_spare()) or _spare[0])
+    return len(_mapped) >= _descriptors_at_start()
 
 
-_spare: list[int] = []
+_descriptors_at_start = cache(descriptors_to_spare)
 _mapped: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 """The mappings that hold a descriptor each."""
 

@@ -103,3 +103,4 @@ class Staff:
 def _nobody(worker: WorkerProcess) -> None:
     """Take nobody in: it is over."""
     worker.kill()
+    worker.bury()

@@ -238,6 +238,6 @@ def _leave_forked() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except Exception:  # closed, or None
+        except Exception:  # noqa: S110  # closed, or None
             pass
     os._exit(0)
