@@ -96,6 +96,16 @@ def test_killed_while_idle():
             assert pool.submit(work.double, 2).result(30) == 4
 
 
+@pytest.mark.parametrize("size", [1, 2_000_000])
+def test_killed_in_the_moment_of_submitting(size):
+    """Whoever was not running yet is given to another worker, with all its data."""
+    with ProcessPoolExecutor(1, heal=True) as pool:
+        for _ in range(30):
+            os.kill(pool.submit(work.pid).result(30), signal.SIGKILL)
+            futures = [pool.submit(work.touch, bytearray(size)) for _ in range(3)]
+            assert [len(future.result(30)) for future in futures] == [size] * 3
+
+
 def test_several_at_once(context):
     """Each fails its own task."""
     with ProcessPoolExecutor(2, context, heal=True) as pool:

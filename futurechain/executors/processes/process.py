@@ -93,6 +93,7 @@ class WorkerProcess:
 
         Raises:
             OSError: if it has ended.
+            MemoryError: if it cannot open shared memory, and there is not enough of the other kind.
         """
         parcels = [item.parcel for item in trip.items if item.parcel is not None]
         for parcel in parcels:

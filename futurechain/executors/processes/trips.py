@@ -107,6 +107,12 @@ class Trip:
             item.job.unclaim()
         return trip
 
+    def disown(self) -> None:
+        """Take note that its blocks have reached nobody: the worker that was to have them had ended."""
+        for item in self.items:
+            for block in () if item.parcel is None else item.parcel.blocks:
+                block.holder = None
+
     def forget_blocks(self, packer: Packer) -> None:
         """Forget what is packed and lies in memory that a worker has seen, and may have changed."""
         for item in self.items:

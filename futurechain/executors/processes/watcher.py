@@ -196,6 +196,10 @@ class Watcher:
             self._sent(worker, complete=worker.send_trip(trip, self._packer))
         except OSError:
             self._unsent(worker)
+        except MemoryError as error:
+            worker.trip = trip.worker = None
+            self.roster.lend(worker)
+            _fail(trip, error)
 
     def _sent(self, worker: WorkerProcess, *, complete: bool) -> None:
         if worker.phase is Phase.IDLE:
@@ -210,6 +214,7 @@ class Watcher:
         trip, worker.trip = worker.trip, None
         if trip is not None:
             trip.worker = None
+            trip.disown()
             self.backlog.push_front([trip.split_off(trip.items)])
 
     def _take_back(self) -> None:
@@ -254,14 +259,21 @@ class Watcher:
         if frame.kind == Kind.ANSWER and worker.trip is not None:
             self._answered(worker, worker.trip, frame)
         elif frame.kind == Kind.INLINE and worker.trip is not None:
-            worker.inline = True
-            with suppress(OSError):
-                self._sent(worker, complete=worker.send_trip(worker.trip, self._packer))
+            self._inline(worker, worker.trip)
         elif frame.kind == Kind.READY:
             worker.progress = None if frame.header is None else Progress.open(frame.header)
             self._is_ready(worker)
         elif frame.kind == Kind.NOT_READY:
             worker.failure = frame.header
+
+    def _inline(self, worker: WorkerProcess, trip: Trip) -> None:
+        """It cannot open our blocks: it gets everything through the pipe from now on, and this trip once more."""
+        worker.inline = True
+        worker.trip = trip.worker = None
+        trip.forget_blocks(self._packer)
+        self.backlog.push_front([trip.split_off(trip.items)])
+        if worker.phase is Phase.BUSY:
+            self._is_free(worker)
 
     def _is_ready(self, worker: WorkerProcess) -> None:
         self._failed_starts = 0
@@ -312,8 +324,7 @@ class Watcher:
                 worker.send(Kind.INLINE)
             return None
         except MemoryError as error:
-            for item in trip.items:
-                item.job.fail(error, None)
+            _fail(trip, error)
             trip.items.clear()
             worker.tasks = worker.tasks if worker.progress is None else worker.progress.read()
             return []
@@ -431,3 +442,8 @@ class Watcher:
 def _do_all(acts: Sequence[Callable[[], object]]) -> None:
     for act in acts:
         act()
+
+
+def _fail(trip: Trip, error: BaseException) -> None:
+    for item in trip.items:
+        item.job.fail(error, None)
