@@ -3,7 +3,7 @@
 General layout, each module importing only from those above it:
 
 * `errors`, `failure`: how a call ends badly; `clock`: time; `run`: what a thread is doing for the library
-* `crew`: callback threads; `report`: errors that nobody saw
+* `callback_threads`: callback threads; `report`: errors that nobody saw
 * `links`: who waits for a future, and the atomic steps that decide every race; `dispatch`: where a stage runs
 * `standard`, `plans`: the standard interface; what a stage does with an outcome
 * `outcomes`, `adoption`, `settling`, `cancelling`: how a stage ends, and how that travels
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from futurechain.viewing.render import render
     from futurechain.failure import Failure
     from futurechain.executors.wrapped_future import wrap_future
-    from futurechain.future import INLINE, Future, fail, succeed
+    from futurechain.executors.inline import INLINE
     from futurechain.executors.processes.pool import ProcessPoolExecutor
     from futurechain.executors.remote import wrap_executor
+    from futurechain.future import Future, fail, succeed
     from futurechain.executors.threads import ThreadPoolExecutor
     from futurechain.flow.timing import delay, retry
     from futurechain.viewing.trace import trace
@@ -71,7 +72,8 @@ _NAMES = {
     "flow.combinators": ("first", "gather", "race", "reduce", "some"),
     "flow.coroutines": ("ensure_future", "inlineCallbacks", "returnValue"),
     "flow.timing": ("delay", "retry"),
-    "future": ("INLINE", "Future", "fail", "succeed"),
+    "executors.inline": ("INLINE",),
+    "future": ("Future", "fail", "succeed"),
     "viewing.debug": ("debug",),
     "viewing.render": ("render",),
     "viewing.trace": ("trace",),

@@ -6,19 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from futurechain.core import callback_threads
+from futurechain.core.attaching import new_task
 from futurechain.core.handlers import label
 from futurechain.core.observers import watch
-from futurechain.core.outcomes import annotate, publish
 from futurechain.core.scheduler import Call
-from futurechain.core.state import claim
-from futurechain.core.thread_state import here
+from futurechain.core.state import claim, publish
+from futurechain.core.thread_state import current
+from futurechain.core.unobserved import annotate
 from futurechain.errors import BrokenExecutor
 from futurechain.executors.processes.errors import StagePicklingError
 from futurechain.executors.processes.machine import Machine
 from futurechain.executors.processes.trips import Item, Report
 from futurechain.executors.remote import _Job, _Remote, _wake
 from futurechain.failure import Failure
-from futurechain.future import Hop, new_task
+from futurechain.future import ExecutorStage
 
 __all__ = ["ProcessScheduler", "StageJob"]
 
@@ -78,12 +79,13 @@ class StageJob:
         """Tell whether a worker has it, and that is not to be stopped."""
         return self.is_running and not self._scheduler.stop_cancelled
 
-    def abandon(self, child: Any) -> None:
+    def cancel_for(self, child: Any) -> list[Any]:
         """Withdraw it: the stage was cancelled, or has timed out."""
         self._call = None
         if self.item is not None:
             machine = self._scheduler.machine
             (machine.stop if self._scheduler.stop_cancelled else machine.withdraw)(self.item)
+        return []
 
 
 class ProcessScheduler(_Remote):
@@ -102,16 +104,16 @@ class ProcessScheduler(_Remote):
         Raises:
             RuntimeError: if it is refused.
         """
-        task = new_task(Hop(), fn, self.at(1))
+        task = new_task(ExecutorStage, fn, self)
         task._call = task._context = None
         self.pending[id(task)] = task, self._executor()  # first; a shutdown sees it, or we see the shutdown
-        inside = here.run.within is not None
+        inside = current.thread.within is not None
         try:
             if self.closing and not inside:
                 raise RuntimeError(f"cannot schedule new futures after shutdown of {self.name}")
             self._hand_over(task, (fn, args, kwargs), begun=inside)
         except BaseException:
-            self.retire(task)
+            self.unregister(task)
             raise
         return task
 
@@ -121,7 +123,7 @@ class ProcessScheduler(_Remote):
     def _hand_over(self, stage: Any, call: Call, *, begun: bool) -> None:
         job = StageJob(self, stage, call, begun=begun)
         self.inflight[id(stage)] = stage
-        stage._call, stage._parent = call[0], job
+        stage._call, stage._source = call[0], job
         if watch.on:
             watch.queued(stage)
         (job.item,) = self.machine.submit([job])
@@ -139,7 +141,7 @@ class ProcessScheduler(_Remote):
         self.pending[id(job)] = job, self._executor()  # before the stage retires: a shutdown waits for it, too
         publish(stage, outcome)
         if _wake(stage):
-            self.retire(job)
+            self.unregister(job)
         else:
             callback_threads.post(job)
 

@@ -20,7 +20,8 @@ from futurechain.executors.processes.jobs import ProcessScheduler
 from futurechain.executors.processes.machine import Machine
 from futurechain.executors.processes.watcher import Options
 from futurechain.executors.processes.worker import Start
-from futurechain.future import MISSING, Future
+from futurechain.core.attaching import MISSING
+from futurechain.future import Future
 
 __all__ = ["ProcessPoolExecutor"]
 
@@ -75,12 +76,12 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         self._mp_context = mp_context
         self._cancel_on_error = cancel_on_error
         options = partial(Options, max_tasks=max_tasks_per_child, heal=heal, elsewhere=callback_threads.post)
-        self._home = ProcessScheduler(
+        self._scheduler = ProcessScheduler(
             self,
             lambda name: Machine(options(name), mp_context, limit, Start(initializer, initargs, share)),
             stop_cancelled=stop_cancelled,
         )
-        weakref.finalize(self, self._home.let_end).atexit = False
+        weakref.finalize(self, self._scheduler.let_end).atexit = False
 
     def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)`` in a worker process; return its future.
@@ -92,7 +93,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             RuntimeError: after the shutdown.
             BrokenProcessPool: if the pool is broken.
         """
-        return cast("Future[T]", self._home.submit(fn, args, kwargs))
+        return cast("Future[T]", self._scheduler.submit(fn, args, kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no new outside work, and let what was begun end: whole chains.
@@ -101,22 +102,22 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             wait: block until then (not on a callback thread of this pool, which would wait for itself).
             cancel_futures: cancel what has not begun, stages included.
         """
-        self._home.close(wait=wait, cancel_futures=cancel_futures)
+        self._scheduler.close(wait=wait, cancel_futures=cancel_futures)
 
     def terminate_workers(self) -> None:
         """End all workers by SIGTERM, at once: what they run fails, and what has not begun is cancelled."""
-        self._home.terminate(signal.SIGTERM)
+        self._scheduler.terminate(signal.SIGTERM)
 
     def kill_workers(self) -> None:
         """End all workers by SIGKILL, at once: what they run fails, and what has not begun is cancelled."""
-        self._home.terminate(signal.SIGKILL)
+        self._scheduler.terminate(signal.SIGKILL)
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool | None:
         self.shutdown(wait=True, cancel_futures=self._cancel_on_error and kind is not None)
         return None
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._home.describe()}>"
+        return f"<{type(self).__name__} {self._scheduler.describe()}>"
 
     # What the standard class calls so, for those who look.
 
@@ -124,19 +125,19 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
 
         @property
         def _processes(self) -> dict[int, Any]:
-            return self._home.machine.staff.processes
+            return self._scheduler.machine.staff.processes
 
         @property
         def _executor_manager_thread(self) -> Any:
-            return self._home.machine.thread
+            return self._scheduler.machine.thread
 
         @property
         def _broken(self) -> Any:
-            return self._home.machine.reason or False
+            return self._scheduler.machine.reason or False
 
         @property
         def _shutdown_thread(self) -> bool:
-            return self._home.closing
+            return self._scheduler.closing
 
         @property
         def _call_queue(self) -> Any:
