@@ -4,7 +4,7 @@ Each module has one idea, and imports only from those above it:
 
 * `wire`: frames over a pipe, which never block the side that must not wait
 * `shared_memory`: large buffers in memory without a name, used again and again
-* `errors`: what goes wrong on the way; `messages`: calls and outcomes, packed and unpacked
+* `messages`: calls and outcomes, packed and unpacked
 * `worker`: what runs in the child process; `process`: that child, seen from here
 * `trips`: what is queued, in which order; `machine`: the thread that owns all of it
 * `pool`: the executor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from futurechain.executors.processes.errors import StagePicklingError
+from futurechain.errors.processes import StagePicklingError
 from futurechain.executors.processes.light import NotLight, load_light
 from futurechain.executors.processes.messages import (
     Opened,

@@ -14,7 +14,7 @@ from futurechain.core.state import claim, publish
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import annotate
 from futurechain.errors import BrokenExecutor
-from futurechain.executors.processes.errors import StagePicklingError
+from futurechain.errors.processes import StagePicklingError
 from futurechain.executors.processes.machine import Machine
 from futurechain.executors.processes.trips import Item, Report
 from futurechain.executors.remote import _Job, _Remote, _wake

@@ -40,7 +40,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, TypeAlias
 
-__all__ = ["Handle", "Progress", "Receiver", "Sender", "Unopened", "is_available"]
+__all__ = ["IDLE_SECONDS", "Block", "Handle", "Progress", "Receiver", "Sender", "Unopened", "is_available"]
 
 FREE, SENT, HELD, LEFT = range(4)
 SLOTS = 4096

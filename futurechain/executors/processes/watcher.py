@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from futurechain.executors.processes.answers import Answer, deliver, deliver_light, open_answers
 from futurechain.executors.processes.backlog import Backlog
-from futurechain.executors.processes.errors import WorkerDiedError
+from futurechain.errors.processes import WorkerDiedError
 from futurechain.executors.processes.messages import Kind, Packer
 from futurechain.executors.processes.process import Phase, WorkerProcess
 from futurechain.executors.processes.roster import Roster

@@ -10,7 +10,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, InvalidStateError
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from futurechain.executors.processes.errors import StagePicklingError, WorkerDiedError
+    from futurechain.errors.processes import StagePicklingError, WorkerDiedError
 
 __all__ = [
     "BrokenExecutor",
@@ -42,7 +42,7 @@ that class costs more to import than the rest of the library."""
 def __getattr__(name: str) -> object:
     if name not in _OF_PROCESSES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from futurechain.executors.processes import errors
+    from futurechain.errors import processes
 
-    value = globals()[name] = getattr(errors, name)
+    value = globals()[name] = getattr(processes, name)
     return value
