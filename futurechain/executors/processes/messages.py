@@ -125,7 +125,7 @@ class Packer:
     @property
     def address(self) -> tuple[int, int] | None:
         """Where the receiver finds the ledger, if there is anything to be found."""
-        return None if self.sender is None else self.sender.address
+        return None if self.sender is None or self._share is None else self.sender.address
 
     def pack(self, value: object) -> Parcel:
         """Pickle `value`; raises what its parts raise when they are pickled."""

@@ -101,7 +101,7 @@ class WorkerProcess:
                 block.holder = self
         if self.inline:
             parcels = [parcel.inlined() for parcel in parcels]
-        header = trip.cut, packer.address, [parcel.layout for parcel in parcels]
+        header = trip.cut, None if self.inline else packer.address, [parcel.layout for parcel in parcels]
         return self.send(Kind.TRIP, header, [piece for parcel in parcels for piece in parcel.pieces])
 
     def signal(self, number: int) -> None:
