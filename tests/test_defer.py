@@ -335,6 +335,7 @@ def test_an_inner_one_that_is_paused_is_waited_for(defer: ModuleType) -> None:
     assert found == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [list, reversed], ids=["outside-in", "inside-out"])
 def test_nested_deferreds_need_no_stack(defer: ModuleType, order: Callable[[Any], Any]) -> None:
     """100,000 Deferreds, each of which returns the next, are no deeper than two."""

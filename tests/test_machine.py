@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-import work
+import process_work as work
 from futurechain.core import callback_threads
 from futurechain.errors import WorkerDiedError
 from futurechain.executors.processes.machine import Machine

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-import work
+import process_work as work
 from futurechain import INLINE, ProcessPoolExecutor, gather
 from futurechain.errors import StagePicklingError, WorkerDiedError
 
@@ -318,7 +318,7 @@ def test_ctrl_c_interrupts_a_task_and_nothing_else():
 ORPHANS = """
     import multiprocessing, os, sys, time
     sys.path[:0] = [{root!r}, {tests!r}]
-    import work
+    import process_work as work
     from futurechain import ProcessPoolExecutor
     if __name__ == "__main__":
         pool = ProcessPoolExecutor(2, multiprocessing.get_context({method!r}))

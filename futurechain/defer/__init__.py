@@ -48,7 +48,8 @@ What differs from Twisted, and the way out
   ``failure.value.__traceback__``, or print ``failure.getTraceback(detail="verbose")`` for the variables. Twisted's
   own `Failure` is taken for what it is, in ``errback()``, ``callback()`` and as a callback's result.
 * No ``DeferredFilesystemLock`` (use ``filelock`` in a thread pool), no ``Deferred.callbacks`` (``futurechain.render``
-  draws futures), and no private names, such as ``_DEFERRED_SUBCLASSES``. `timeout` is not marked as deprecated."""
+  draws futures), and no private names, such as ``_DEFERRED_SUBCLASSES``. `timeout` is not marked as deprecated.
+"""
 
 from futurechain.defer.calls import ensureDeferred, execute, inlineCallbacks, maybeDeferred
 from futurechain.defer.deferred import Deferred, fail, succeed

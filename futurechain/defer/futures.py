@@ -13,9 +13,9 @@ from futurechain.core.unobserved import rescue
 from futurechain.defer.engine import OWNED, run
 from futurechain.defer.state import PENDING, State, is_failure
 from futurechain.errors import InvalidStateError, LostFutureError
+from futurechain.executors.inline import INLINE
 from futurechain.executors.wrapped_future import wrap_future
 from futurechain.failure import Failure
-from futurechain.executors.inline import INLINE
 from futurechain.future import Future
 
 __all__ = ["from_asyncio", "from_future", "future_of", "source_of", "wait_for_future"]

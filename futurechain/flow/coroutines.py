@@ -25,17 +25,16 @@ from futurechain.core.flatten import is_ring, resolve
 from futurechain.core.handlers import Handler
 from futurechain.core.loop import leave_handlers, run_dependents
 from futurechain.core.observers import watch
-from futurechain.core.state import publish
 from futurechain.core.scheduler import Scheduler, scheduler_of
-from futurechain.core.state import PENDING, attach, claim, detach, is_unclaimed, new_pending
+from futurechain.core.state import PENDING, attach, claim, detach, is_unclaimed, new_pending, publish
 from futurechain.core.thread_state import current
 from futurechain.errors import CancelledError
+from futurechain.executors.inline import INLINE
 from futurechain.executors.wrapped_future import wrap_future
 from futurechain.failure import Failure
 from futurechain.flow.driver import Driver, Steps, decorate, returnValue
 from futurechain.flow.event_loops import suspend
-from futurechain.executors.inline import INLINE
-from futurechain.future import Future, ExecutorStage, LocalStage
+from futurechain.future import ExecutorStage, Future, LocalStage
 
 __all__ = ["ensure", "ensure_future", "inlineCallbacks", "returnValue", "suspend"]
 
@@ -206,6 +205,8 @@ class _Runner(Handler):
         if future.done():
             return future._outcome
         self.target._source = self.awaited = future
+        if self.target.done():  # a second look: cancelled before our store
+            self.target._source = None
         return PENDING
 
     def _end(self, value: Any) -> Any:

@@ -17,7 +17,7 @@ from contextvars import copy_context
 from typing import Any, NoReturn, ParamSpec, TypeAlias, TypeVar
 
 from futurechain.core.thread_state import current
-from futurechain.core.unobserved import annotate
+from futurechain.core.unobserved import note_stage
 from futurechain.failure import Failure
 
 __all__ = ["Driver", "Steps", "decorate", "is_driving", "is_steps", "note", "returnValue"]
@@ -110,7 +110,7 @@ def note(error: BaseException, name: str, place: str) -> None:
         _traceback.__set__(error, trace.tb_next)
     del trace
     with suppress(Exception):
-        annotate(error, name, 0, 0, place)
+        note_stage(error, name, place)
         if isinstance(error, RuntimeError) and any(text in str(error) for text in _LOOPLESS):
             error.add_note(
                 f"stage {name} runs on {place}, where there is no event loop: await futures there, or run what needs "
