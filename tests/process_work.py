@@ -138,3 +138,8 @@ def write_into_pipe():
 
 def clock(*_):
     return time.perf_counter()
+
+
+def wait_for(path):
+    while not os.path.exists(path):
+        time.sleep(0.002)

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 
 import pytest
 
@@ -189,26 +190,27 @@ class Held:
         return int, ()
 
 
-def test_much_that_is_queued_is_packed_ahead_of_its_turn_only():
+def test_much_that_is_queued_is_packed_ahead_of_its_turn_only(tmp_path):
     """Not all at once: that would be everything a second time in memory."""
+    path = tmp_path / "go"
     with Pool() as pool:
         pool.run(work.double, 1)
-        pool.submit(gate := Job(work.nap, 0.5))
+        pool.submit(Job(work.wait_for, str(path)))
         jobs = [Job(work.sum_of, bytearray(1_000_000)) for _ in range(50)]
         for job in jobs:
             pool.submit(job)
         packed = sum(item.parcel is not None for trip in pool.machine._watcher.backlog._queue for item in trip.items)
         assert packed < 20
-        gate.result()
+        path.touch()
         assert [job.result() for job in jobs] == [0] * 50
 
 
-def test_slow_pickling_holds_up_nobody_else():
+def test_slow_pickling_holds_up_nobody_else(tmp_path):
     """What is packed goes on while another waits to be packed, and each is done once."""
-    gate = threading.Event()
+    gate, path = threading.Event(), tmp_path / "go"
     with Pool() as pool:
         pool.run(work.double, 1)
-        pool.submit(Job(work.nap, 0.2))
+        pool.submit(Job(work.wait_for, str(path)))
         for _ in range(12):
             pool.submit(Job(work.sum_of, bytearray(1_000_000)))
         held = Job(work.double, Held(gate))
@@ -216,6 +218,7 @@ def test_slow_pickling_holds_up_nobody_else():
         after = [Job(work.double, i) for i in range(5)]
         for job in after:
             pool.submit(job)
+        path.touch()
         assert [job.result() for job in after] == [0, 2, 4, 6, 8]
         assert not held.ends
         gate.set()
@@ -343,6 +346,12 @@ def test_a_fault_in_the_watching_thread_leaves_nobody_waiting(caplog):
     assert "watching thread" in caplog.text
 
 
+def kill(*pids):
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_kills_at_every_moment_of_submitting():
     """Many rounds of a kill beside the hand-over from the submitting thread: each job ends once."""
     with Pool(2) as pool:
@@ -350,7 +359,7 @@ def test_kills_at_every_moment_of_submitting():
         for _ in range(60):
             pids = list(pool.machine.staff.processes)
             jobs = [Job(work.double, i) for i in range(4)]
-            killer = threading.Thread(target=lambda pids=pids: [os.kill(pid, signal.SIGKILL) for pid in pids[:1]])
+            killer = threading.Thread(target=kill, args=pids[:1])
             killer.start()
             for job in jobs:
                 pool.submit(job)
