@@ -28,8 +28,8 @@ TYPE_CHECKING = __name__ == ""  # never; `typing` would cost more than all the r
 if TYPE_CHECKING:
     from futurechain.executors.inline import INLINE
     from futurechain.executors.processes.pool import ProcessPoolExecutor
-    from futurechain.executors.remote import wrap_executor
     from futurechain.executors.threads import ThreadPoolExecutor
+    from futurechain.executors.wrapped import wrap_executor
     from futurechain.executors.wrapped_future import wrap_future
     from futurechain.failure import Failure
     from futurechain.flow.combinators import first, gather, race, reduce, some
@@ -67,8 +67,8 @@ __all__ = [
 
 _NAMES = {
     "executors.processes.pool": ("ProcessPoolExecutor",),
-    "executors.remote": ("wrap_executor",),
     "executors.threads": ("ThreadPoolExecutor",),
+    "executors.wrapped": ("wrap_executor",),
     "executors.wrapped_future": ("wrap_future",),
     "failure": ("Failure",),
     "flow.combinators": ("first", "gather", "race", "reduce", "some"),

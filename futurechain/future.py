@@ -16,7 +16,7 @@ from weakref import ref
 from futurechain import clock
 from futurechain.core import fast
 from futurechain.core.attaching import append_stage, attach_local, attach_stage, clean_up, kinds
-from futurechain.core.cancel import cancel_owned, expire
+from futurechain.core.cancel import cancel_owned, claim_to_cancel, expire
 from futurechain.core.flatten import pin
 from futurechain.core.handlers import (
     Callbacks,
@@ -32,7 +32,7 @@ from futurechain.core.handlers import (
 from futurechain.core.loop import INLINE_KINDS, InlineDependent, LocalDependent, QueuedDependent
 from futurechain.core.lost import Guard, finalize
 from futurechain.core.scheduler import chain_end, later
-from futurechain.core.state import Pending, claim, consumers
+from futurechain.core.state import Pending, consumers
 from futurechain.core.stdlib import StandardFuture
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
@@ -323,10 +323,9 @@ class Future(StandardFuture[T]):
         Returns:
             True if it is cancelled now; False if it is running, or settled otherwise.
         """
-        if self.running() or not claim(self):
-            return self.cancelled()
-        cancel_owned(self, Failure(CancelledError()))
-        return True
+        if claim_to_cancel(self):
+            cancel_owned(self, Failure(CancelledError()))
+        return self.cancelled()
 
     def __await__(self) -> Generator[Any, Any, T]:
         self._observed()

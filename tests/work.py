@@ -110,3 +110,11 @@ def one(*_):
 
 async def wait_for(future):
     return await future
+
+
+def nap(seconds):
+    time.sleep(seconds)
+
+
+def is_none(value):
+    return value is None

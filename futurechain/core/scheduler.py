@@ -50,8 +50,8 @@ class Scheduler:
         """Tell whether what runs here shares memory with us."""
         return True
 
-    def register(self, stage: Any) -> None:
-        """Note that `stage` will want to run here, so that a shutdown waits for it."""
+    def register(self, stage: Any, source: Any = None) -> None:
+        """Note that `stage`, attached to `source`, will want to run here, so that a shutdown waits for it."""
 
     def unregister(self, stage: Any) -> None:
         """Note that `stage` is settled."""
@@ -145,7 +145,7 @@ _LATER = {
     "ensure": "flow.coroutines",
     "mimebundle": "viewing.render",
     "suspend": "flow.coroutines",
-    "wrap_executor": "executors.remote",
+    "wrap_executor": "executors.wrapped",
     "wrap_future": "executors.wrapped_future",
 }
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
-from futurechain.core import callback_threads
-from futurechain.core.attaching import new_task
 from futurechain.core.handlers import label
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call
-from futurechain.core.state import claim, publish
 from futurechain.core.thread_state import current
-from futurechain.core.unobserved import annotate
-from futurechain.errors import BrokenExecutor
-from futurechain.errors.processes import StagePicklingError
+from futurechain.executors.out_of_process import OutOfProcess
 from futurechain.executors.processes.machine import Machine
 from futurechain.executors.processes.trips import Item, Report
-from futurechain.executors.remote import _Job, _Remote, _wake
 from futurechain.failure import Failure
-from futurechain.future import ExecutorStage
 
 __all__ = ["ProcessScheduler", "StageJob"]
 
@@ -43,7 +38,7 @@ class StageJob:
 
     def call(self) -> Call:
         """Return the function and its arguments."""
-        assert self._call is not None
+        assert self._call is not None, "a job that was cancelled is not wanted any more"
         return self._call
 
     def claim(self) -> bool:
@@ -68,6 +63,7 @@ class StageJob:
             watch.ran(self._stage, report.worker, report.times.began)
         self._call = None
         self._scheduler.deliver(self._stage, outcome)
+        self._scheduler.has_left(self._stage)
 
     # -- to the stage ---------------------------------------------------------------------------------------------------
 
@@ -76,96 +72,81 @@ class StageJob:
         return []
 
     def runs_abroad(self) -> bool:
-        """Tell whether a worker has it, and that is not to be stopped."""
-        return self.is_running and not self._scheduler.stop_cancelled
+        """Tell whether a worker has it."""
+        return self.is_running
+
+    def stop(self) -> bool:
+        """Say whether it can be cancelled: unless a worker has it, and that is not to be stopped."""
+        return self._scheduler.stop_cancelled or not self.is_running
 
     def cancel_for(self, child: Any) -> list[Any]:
-        """Withdraw it: the stage was cancelled, or has timed out."""
+        """Withdraw it: the stage was cancelled, or has timed out. End its worker, if that was asked for."""
         self._call = None
         if self.item is not None:
-            machine = self._scheduler.machine
-            (machine.stop if self._scheduler.stop_cancelled else machine.withdraw)(self.item)
+            self._scheduler.withdraw(self.item)
+        self._scheduler.has_left(self._stage)
         return []
 
 
-class ProcessScheduler(_Remote):
+class ProcessScheduler(OutOfProcess):
     """Start calls on a machine, and deliver what comes of them."""
 
-    __slots__ = ("machine", "stop_cancelled")
+    __slots__ = ("inside", "machine", "stop_cancelled")
+    starts_anywhere = True
 
-    def __init__(self, executor: Any, make: Callable[[str], Machine], *, stop_cancelled: bool) -> None:
-        super().__init__(executor, _never, _never)
-        self.machine = make(self.name)
+    def __init__(self, name: str, make: Callable[[str], Machine], *, stop_cancelled: bool) -> None:
+        super().__init__(name)
+        self.machine = make(name)
         self.stop_cancelled = stop_cancelled
+        self.inside: dict[int, Any] = {}
+        """The stages that the machine has."""
 
-    def submit(self, fn: Any, args: Any, kwargs: Any) -> Any:
-        """Queue a task; return its future.
-
-        Raises:
-            RuntimeError: if it is refused.
-        """
-        task = new_task(ExecutorStage, fn, self)
-        task._call = task._context = None
-        self.pending[id(task)] = task, self._executor()  # first; a shutdown sees it, or we see the shutdown
-        inside = current.thread.within is not None
-        try:
-            if self.closing and not inside:
-                raise RuntimeError(f"cannot schedule new futures after shutdown of {self.name}")
-            self._hand_over(task, (fn, args, kwargs), begun=inside)
-        except BaseException:
-            self.unregister(task)
-            raise
-        return task
-
-    def launch(self, stage: Any, call: Call, context: Any) -> None:
-        self._hand_over(stage, call, begun=True)
-
-    def _hand_over(self, stage: Any, call: Call, *, begun: bool) -> None:
+    def launch(self, stage: Any, call: Call, *, begun: bool) -> None:
         job = StageJob(self, stage, call, begun=begun)
-        self.inflight[id(stage)] = stage
+        self.inside[id(stage)] = stage
         stage._call, stage._source = call[0], job
-        if watch.on:
-            watch.queued(stage)
-        (job.item,) = self.machine.submit([job])
+        try:
+            (job.item,) = self.machine.submit([job], pack=_may_pack_here(call))
+        except BaseException:
+            self.has_left(stage)
+            raise
         if stage.done():  # cancelled in between
-            self.inflight.pop(id(stage), None)
-            self.machine.withdraw(job.item)
+            self.withdraw(job.item)
+            self.has_left(stage)
 
-    def deliver(self, stage: Any, outcome: Any) -> None:
-        """Publish the outcome, in whatever thread this is; leave user code to a callback thread."""
-        if not claim(stage):
-            return
-        if type(outcome) is Failure and _is_of(stage, outcome.value):
-            annotate(outcome.value, stage)
-        job = _Job(self, stage)
-        self.pending[id(job)] = job, self._executor()  # before the stage retires: a shutdown waits for it, too
-        publish(stage, outcome)
-        if _wake(stage):
-            self.unregister(job)
-        else:
-            callback_threads.post(job)
+    def withdraw(self, item: Item) -> None:
+        """Let the machine forget a job, and end the worker that runs it, if that was asked for."""
+        (self.machine.stop if self.stop_cancelled else self.machine.withdraw)(item)
+
+    def has_left(self, stage: Any) -> None:
+        """Take note that the machine has it no more."""
+        if self.inside.pop(id(stage), None) is not None and self.closing:
+            self.end_if_over()
+
+    def is_working(self) -> bool:
+        return bool(self.jobs or self.inside)
 
     # -- ending ---------------------------------------------------------------------------------------------------------
 
-    def close(self, *, wait: bool, cancel_futures: bool) -> None:
+    def finish(self) -> None:
+        self.machine.close()
+
+    def forget(self) -> None:
+        super().forget()
+        self.inside.clear()
+
+    def shut_down(self, *, wait: bool, cancel_futures: bool) -> None:
+        """Take no more outside work; end the machine when the chains have ended."""
         if cancel_futures:
             self.machine.catch_up()
-        super().close(wait=wait, cancel_futures=cancel_futures)
-
-    def let_end(self) -> None:
-        """Take no more outside work: the executor was collected."""
-        self.closing = True
-        if not self.pending:
-            self.machine.close()
-
-    def end(self, executor: Any, *, wait: bool = False, cancel_futures: bool = False) -> None:
-        self.machine.close()
-        if wait:
+        self.close(cancel_futures=cancel_futures)
+        if wait and current.thread.within is not self:
+            self.wait()
             self.machine.wait()
 
     def terminate(self, number: int) -> None:
         """End the workers by a signal; cancel what has not begun."""
-        self.close(wait=False, cancel_futures=True)
+        self.shut_down(wait=False, cancel_futures=True)
         self.machine.terminate(number)
 
     def describe(self) -> str:
@@ -175,10 +156,16 @@ class ProcessScheduler(_Remote):
         return f"{self.name} {state}, {len(machine.staff.processes)} workers, {machine.queued} queued"
 
 
-def _never(*_: Any, **__: Any) -> Any:  # pragma: no cover  # launch and end are overridden
-    raise NotImplementedError
+_FUNCTIONS = frozenset({types.FunctionType, types.BuiltinFunctionType, type})
+_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
+SHORT = 1 << 16
 
 
-def _is_of(stage: Any, error: BaseException) -> bool:
-    """Tell whether the stage itself is to blame."""
-    return not isinstance(error, BrokenExecutor) or isinstance(error, StagePicklingError)
+def _may_pack_here(call: Call) -> bool:
+    """Tell whether `call` may be pickled in this thread; in one that serves everybody, only if that runs nobody's code."""
+    if not getattr(threading.current_thread(), "serves_everybody", False):
+        return True
+    fn, args, kwargs = call
+    if type(fn) not in _FUNCTIONS or kwargs:
+        return False
+    return all(type(one) in _PLAIN and (not hasattr(one, "__len__") or len(one) < SHORT) for one in args)

@@ -77,12 +77,13 @@ class Machine:
         """How many trips wait for a worker."""
         return len(self._watcher.backlog)
 
-    def submit(self, jobs: Sequence[Job], *, cut: float | None = None) -> list[Item]:
+    def submit(self, jobs: Sequence[Job], *, cut: float | None = None, pack: bool = True) -> list[Item]:
         """Have `jobs` done by one worker, one after the other.
 
         Args:
             jobs: at least one.
             cut: after how many seconds the worker sends back what it has not begun, for another; None: never.
+            pack: whether they may be packed in this thread.
 
         Returns:
             What stands for each of them here, to be withdrawn or stopped.
@@ -97,7 +98,7 @@ class Machine:
         self._begin()
         trip = Trip(jobs, cut)
         items = [*trip.items]
-        if self._watcher.backlog.size < MOST_PACKED_AT_ONCE and len(self._inbox) < MOST_UNREAD:
+        if pack and self._watcher.backlog.size < MOST_PACKED_AT_ONCE and len(self._inbox) < MOST_UNREAD:
             failed = pack_items(trip.items, self._packer, self.name)
             trip.items = [item for item in trip.items if item not in failed]
             trip.measure()
@@ -179,6 +180,7 @@ class Machine:
             with self._starting:
                 if self.thread is None:
                     thread = threading.Thread(target=self._run, name=f"{self.name}-watcher")
+                    thread.serves_everybody = True  # type: ignore[attr-defined]  # no user code runs on it
                     thread.start()
                     self.thread = thread
 

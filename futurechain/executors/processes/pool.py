@@ -7,6 +7,7 @@ look at (``_processes``, ``_executor_manager_thread``, ...) is there, as propert
 from __future__ import annotations
 
 import concurrent.futures.process as standard
+import itertools
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from futurechain.core import callback_threads
+from futurechain.executors import exit as interpreter
+from futurechain.executors.mapping import Mapping
 from futurechain.executors.processes.jobs import ProcessScheduler
 from futurechain.executors.processes.machine import Machine
 from futurechain.executors.processes.watcher import Options
@@ -31,7 +34,7 @@ T = TypeVar("T")
 MEGABYTE = 1_000_000
 
 
-class ProcessPoolExecutor(standard.ProcessPoolExecutor):
+class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
     """A drop-in ``concurrent.futures.ProcessPoolExecutor`` whose futures chain.
 
     Args:
@@ -51,6 +54,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     function does); ``on=INLINE`` runs a stage here instead. Twisted-family callbacks run in this process, on a callback
     thread. Leaving the ``with`` block waits for whole chains. Workers end with this process, however that ends.
     """
+
+    _maps_in_chunks = True
 
     def __init__(
         self,
@@ -77,11 +82,11 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         self._cancel_on_error = cancel_on_error
         options = partial(Options, max_tasks=max_tasks_per_child, heal=heal, elsewhere=callback_threads.post)
         self._scheduler = ProcessScheduler(
-            self,
+            f"{type(self).__name__}-{next(_numbers)}",
             lambda name: Machine(options(name), mp_context, limit, Start(initializer, initargs, share)),
             stop_cancelled=stop_cancelled,
         )
-        weakref.finalize(self, self._scheduler.let_end).atexit = False
+        weakref.finalize(self, self._scheduler.close).atexit = False
 
     def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)`` in a worker process; return its future.
@@ -93,7 +98,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             RuntimeError: after the shutdown.
             BrokenProcessPool: if the pool is broken.
         """
-        return cast("Future[T]", self._scheduler.submit(fn, args, kwargs))
+        return cast("Future[T]", self._scheduler.submit((fn, args, kwargs)))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no new outside work, and let what was begun end: whole chains.
@@ -102,7 +107,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             wait: block until then (not on a callback thread of this pool, which would wait for itself).
             cancel_futures: cancel what has not begun, stages included.
         """
-        self._scheduler.close(wait=wait, cancel_futures=cancel_futures)
+        self._scheduler.shut_down(wait=wait, cancel_futures=cancel_futures)
 
     def terminate_workers(self) -> None:
         """End all workers by SIGTERM, at once: what they run fails, and what has not begun is cancelled."""
@@ -111,10 +116,6 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     def kill_workers(self) -> None:
         """End all workers by SIGKILL, at once: what they run fails, and what has not begun is cancelled."""
         self._scheduler.terminate(signal.SIGKILL)
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool | None:
-        self.shutdown(wait=True, cancel_futures=self._cancel_on_error and kind is not None)
-        return None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._scheduler.describe()}>"
@@ -185,3 +186,7 @@ def _check_share(share: int | None) -> None:
         raise TypeError(f"share= wants a number of bytes, or None, not {share!r}")
     if share < 1:
         raise ValueError(f"share= wants at least one byte, not {share!r}")
+
+
+_numbers = itertools.count()
+interpreter.arm()
