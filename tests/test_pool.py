@@ -265,7 +265,7 @@ def test_cancel_on_error_cancels_what_has_not_begun(make):
                 futures = [pool.submit(work.nap, 0.05) for _ in range(8)]
                 if left_by is not None:
                     raise left_by
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             assert type(error) is left_by
         assert futures[-1].cancelled() is cancelled
 
@@ -286,7 +286,7 @@ one, two = ThreadPoolExecutor(2), ThreadPoolExecutor(2)
         "one.submit(lambda: time.sleep(0.2) or two.submit(print, 'ran'))",
         "two.submit(int).result(); one.submit(time.sleep, 0.2).addCallback(lambda _: two.submit(print, 'ran'))",
         "one.submit(int).then(lambda _: delay(0.2)).then(lambda _: print('ran'))",
-        "bare = Future(); bare.then(lambda _: print('ran'), on=two); one.submit(lambda: time.sleep(0.2) or bare.set_result(1))",
+        "f = Future(); f.then(lambda _: print('ran'), on=two); one.submit(lambda: time.sleep(0.2) or f.set_result(1))",
         "bare = Future(); bare.then(int, on=two).catch(lambda _: print('ran'))",
         "bare = Future(); bare.timeout(0.2).catch(lambda _: print('ran'), on=two)",
         "bare = Future(); bare.then(int, on=two).finally_(lambda: print('ran'))",
@@ -303,7 +303,8 @@ def test_what_moves_comes_to_its_end(program):
         "bare = Future(); stage = bare.then(str, on=one)",
         "delay(600).then(print)",
         "one.submit(int); timer = delay(600)",
-        "kept = []\ndef again(_):\n    kept.append(Future())\n    return kept[-1].then(str, on=one).catch(again)\nagain(0)",
+        ("kept = []\ndef again(_):\n    kept.append(Future())\n    return kept[-1].then(str, on=one).catch(again)\n"
+        "again(0)"),
     ],
 )
 def test_what_cannot_come_holds_up_nothing(program):

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 
 def add(left, right):
@@ -100,6 +101,18 @@ class Unwilling:
         raise RuntimeError("not me")
 
 
+def nap(seconds):
+    time.sleep(seconds)
+
+
+def is_none(value):
+    return value is None
+
+
+def touch(path):
+    Path(path).touch()
+
+
 def wait_a_moment(*_):
     time.sleep(0.05)
 
@@ -110,11 +123,3 @@ def one(*_):
 
 async def wait_for(future):
     return await future
-
-
-def nap(seconds):
-    time.sleep(seconds)
-
-
-def is_none(value):
-    return value is None

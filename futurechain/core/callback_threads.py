@@ -8,10 +8,10 @@ Theory of operation
 There are at most `MOST` threads as a rule. When jobs wait, and none has been begun for a tenth of a second, all of
 them are blocked; then one more is started, and so on, up to `MOST_BLOCKED`. A thread goes after a while without work.
 
-*Sleeping, or waking?* A thread without work puts a lock of its own into ``idle`` **first** and looks for jobs **then**;
-who posts puts the job into ``jobs`` **first** and looks into ``idle`` **then**: one of the two sees the other. Who takes
-a lock out of ``idle`` decides: the poster, who wakes the thread, or the thread itself, which goes on or ends. So no job
-is left to a thread that is about to go, and none is lost.
+*Sleeping, or waking?* A thread without work puts a lock of its own into ``idle`` **first** and looks for jobs
+**then**; who posts puts the job into ``jobs`` **first** and looks into ``idle`` **then**: one of the two sees the
+other. Who takes a lock out of ``idle`` decides: the poster, who wakes the thread, or the thread itself, which goes on
+or ends. So no job is left to a thread that is about to go, and none is lost.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BLOCKED_SECONDS = 0.1
 MOST = min(32, (os.cpu_count() or 1) + 4)
 MOST_BLOCKED = 512
 
-logger = logging.getLogger("futurechain")
+logger: logging.Logger = logging.getLogger("futurechain")
 _numbers = itertools.count()
 
 

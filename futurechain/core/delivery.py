@@ -39,8 +39,9 @@ def take_next_stage(future: Any, suits: Callable[[Scheduler], bool]) -> Any:
 
     The outcome must be a value, and the stage have a function for values: to choose a handler may run user code.
     """
-    dependents, outcome = future._dependents, future._outcome
-    only = dependents[0] if len(dependents) == 1 else None
+    dependents: list[Any] = future._dependents
+    outcome = future._outcome
+    only: Any = dependents[0] if len(dependents) == 1 else None
     if type(outcome) is Failure or not getattr(only, "_on_executor", False) or isinstance(only._handler, Handler):
         return None
     if not suits(only._scheduler) or not withdraw(dependents, only):  # decides against a cancellation

@@ -1,11 +1,11 @@
 """The end of the interpreter: one shutdown for all pools that still have chains, wherever these lead.
 
-The hook runs when the main thread has ended, before the standard pools' own hooks (the last one registered runs first). It
-lets no pool take outside work any more, and holds them all open for what comes from inside, since a chain may lead from
-one pool to any other. Then it waits while something moves: while a pool has something queued or running, or a stage of
-a pool rests on a timer, or on a handler that runs somewhere. What still is not settled then rests on what cannot come any
-more (a bare future, somebody's daemon thread), and fails; its error handlers and cleanups run, and may set things going
-again.
+The hook runs when the main thread has ended, before the standard pools' own hooks (the last one registered runs
+first). It lets no pool take outside work any more, and holds them all open for what comes from inside, since a chain
+may lead from one pool to any other. Then it waits while something moves: while a pool has something queued or
+running, or a stage of a pool rests on a timer, or on a handler that runs somewhere. What still is not settled then
+rests on what cannot come any more (a bare future, somebody's daemon thread), and fails; its error handlers and
+cleanups run, and may set things going again.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any
 from futurechain.core.delivery import is_owned
 from futurechain.core.flatten import upstream
 from futurechain.core.handlers import Expiry
-from futurechain.core.state import State, consumers, source_of
+from futurechain.core.state import consumers, source_of
 from futurechain.errors import ExecutorShutdownError
 from futurechain.executors.pool import all_pools, fail
+from futurechain.future import Future
 
 __all__ = ["arm"]
 
@@ -64,8 +65,9 @@ def _is_awaited() -> bool:
 
 def _will_come(future: Any) -> bool:
     """Tell whether a handler runs that settles `future`, or a timer is set for it."""
-    source, handler = source_of(future), future._handler
-    if source is not None and not isinstance(source, State):
+    source: Any = source_of(future)
+    handler = future._handler
+    if source is not None and not isinstance(source, Future):
         timer = getattr(source, "timer", None)
         return timer is not None and not _is_overdue(timer)
     if type(handler) is Expiry and handler.withdraw is not None:
@@ -83,7 +85,8 @@ def _fail_the_rest() -> bool:
     stuck = [stage for pool in all_pools() for stage in pool.unsettled()]
     _expect_no_look(stuck)
     for stage in stuck:
-        fail(stage, ExecutorShutdownError("the interpreter ends, and nothing under way settles what this stage waits for"))
+        reason = "the interpreter ends, and nothing under way settles what this stage waits for"
+        fail(stage, ExecutorShutdownError(reason))
     return bool(stuck)
 
 
@@ -92,6 +95,6 @@ def _expect_no_look(todo: list[Any]) -> None:
     todo = todo.copy()
     while todo:
         one = todo.pop()
-        if isinstance(one, State) and "_unwanted" not in one.__dict__:
+        if isinstance(one, Future) and "_unwanted" not in one.__dict__:
             one.__dict__["_unwanted"] = True
             todo += (getattr(entry, "target", entry) for entry in consumers(one))

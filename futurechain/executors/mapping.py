@@ -38,8 +38,8 @@ class Mapping(cf.Executor):
             iterables: read at once, in this thread, but for `buffersize`.
             timeout: how many seconds after this call the last result may come; None waits for ever.
             chunksize: how many calls make one trip to a worker process; without effect on threads.
-            buffersize: how many calls may be under way, or waiting to be handed out; None: all. With it, an item is read
-                whenever a result is handed out.
+            buffersize: how many calls may be under way, or waiting to be handed out; None: all. With it, an item is
+                read whenever a result is handed out.
 
         Raises:
             TypeError: if `buffersize` is neither a whole number nor None.
@@ -65,9 +65,8 @@ class Mapping(cf.Executor):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         self.shutdown(wait=True, cancel_futures=self._cancel_on_error and kind is not None)
-        return False
 
 
 def call_each(fn: Callable[..., T], calls: tuple[tuple[Any, ...], ...]) -> list[T]:

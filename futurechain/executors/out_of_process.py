@@ -1,10 +1,10 @@
 """What the schedulers of executors share that work somewhere else: in worker processes, or who knows where.
 
-Two things are different there. The thread on which a result arrives often serves everybody (the manager of a process pool,
-an event loop), so that no user code may run on it: `OutOfProcess.deliver` publishes the outcome, which wakes those who
-wait, hands the next stage over if that can be done without user code, and leaves the rest to a callback thread. And
-the worker does not share our memory: so what handles errors and cleans up, which is mostly a closure over a lock, a default
-or a logger, runs here, on a callback thread, while the chain stays on the pool.
+Two things are different there. The thread on which a result arrives often serves everybody (the manager of a process
+pool, an event loop), so that no user code may run on it: `OutOfProcess.deliver` publishes the outcome, which wakes
+those who wait, hands the next stage over if that can be done without user code, and leaves the rest to a callback
+thread. And the worker does not share our memory: so what handles errors and cleans up, which is mostly a closure over
+a lock, a default or a logger, runs here, on a callback thread, while the chain stays on the pool.
 
 ``jobs`` holds what callback threads still have to do for the pool; it is not over before.
 """
@@ -45,7 +45,7 @@ class OutOfProcess(PoolScheduler):
         super().__init__(name)
         self.jobs: dict[int, Job] = {}
 
-    # -- what a pool defines --------------------------------------------------------------------------------------------
+    # -- what a pool defines --------------------------------------------------------------------------------------
 
     def launch(self, stage: Any, call: Call, *, begun: bool) -> None:
         """Queue `call`, and `deliver` its outcome to `stage` some time; raises what the executor raises.
@@ -54,7 +54,7 @@ class OutOfProcess(PoolScheduler):
         """
         raise NotImplementedError  # pragma: no cover
 
-    # -- as a scheduler ---------------------------------------------------------------------------------------------------
+    # -- as a scheduler -------------------------------------------------------------------------------------------
 
     def takes_closures(self) -> bool:
         return False
@@ -186,9 +186,9 @@ def unpicklable(stage: Any, scheduler: PoolScheduler, error: BaseException) -> S
     """Return the error of a stage of which some part cannot be pickled, as `error` says, with the remedies."""
     fn = stage._call[0] if isinstance(stage._call, tuple) else stage._call
     explained = StagePicklingError(
-        f"stage {label(fn)} cannot travel to {scheduler.name}: {error}. Use a module-level function with arguments and "
-        "results that pickle, or run this stage here with on=INLINE (the stages after it stay here too: give the next one "
-        "on= the pool again)"
+        f"stage {label(fn)} cannot travel to {scheduler.name}: {error}. Use a module-level function with arguments "
+        "and results that pickle, or run this stage here with on=INLINE (the stages after it stay here too: give the "
+        "next one on= the pool again)"
     )
     explained.__cause__ = error
     return explained

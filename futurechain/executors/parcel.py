@@ -1,4 +1,4 @@
-"""A call on its way to a standard process pool, as it travels: pickled when its turn comes, and nothing of it before."""
+"""A call on its way to a standard process pool: pickled when its turn comes, and nothing of it before."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["Parcel", "Timed", "call_there", "time_there"]
 class Parcel:
     """A call for a worker; once it is `empty`, it arrives there as one that does nothing.
 
-    The standard pool pickles a call when it is about to hand it over, on a thread of its own. So a call can be withdrawn
-    until then without a word to the pool: one store decides.
+    The standard pool pickles a call when it is about to hand it over, on a thread of its own. So a call can be
+    withdrawn until then without a word to the pool: one store decides.
     """
 
     __slots__ = ("call",)

@@ -1,11 +1,11 @@
 """What the schedulers of all pools share: whose work it is, who may still bring some, and when all is over.
 
 Theory of operation
--------------------
-``pending`` holds every task and stage that is still to be settled on this pool, submitted or not. A shutdown waits for it,
-so whole chains end. Three flags, each of which goes up once:
+------------------- ``pending`` holds every task and stage that is still to be settled on this pool, submitted or not.
+A shutdown waits for it, so whole chains end. Three flags, each of which goes up once:
 
-* ``closing``: outside work is refused. Set by a shutdown, by the end of the interpreter, when the executor is collected.
+* ``closing``: outside work is refused. Set by a shutdown, by the end of the interpreter, when the executor is
+  collected.
 * ``over``: nothing is left, and nobody may bring anything any more: the workers go.
 * ``ended``: an event for those who wait for that.
 
@@ -15,9 +15,10 @@ in. Each of the two is one operation on a dict or one store, so whatever the sch
 pool goes on.
 
 *Inside work* is taken until it is over: what is attached to an unsettled future of a chain that has begun here, and
-what is submitted or attached in a thread that is ``within`` the pool: that runs a task, a handler or a coroutine's step of
-such a chain. A worker always is; so is a callback thread that works for the pool; and any other thread that settles
-a stage of a closing pool, until it has carried that on (`_Stay`). The end of the interpreter is one shutdown for all
+what is submitted or attached in a thread that is ``within`` the pool: that runs a task, a handler or a coroutine's
+step of such a chain. A worker always is; so is a callback thread that works for the pool; and any other thread that
+settles a stage of a closing pool, until it has carried that on (`_Stay`). The end of the interpreter is one shutdown
+for all
 pools: then, within any of them is within all.
 
 Chains hold the scheduler, never the executor; so a chain keeps no executor alive, but for one that is collected its
@@ -56,8 +57,8 @@ _schedulers: weakref.WeakSet[PoolScheduler] = weakref.WeakSet()
 class PoolScheduler(Scheduler):
     """Starts calls on one pool, and knows what is still to be settled there.
 
-    A pool's own scheduler defines `start`, `is_working` and `finish`, and calls `end_if_over` when a worker, or whatever
-    else `is_working` speaks of, has come to rest.
+    A pool's own scheduler defines `start`, `is_working` and `finish`, and calls `end_if_over` when a worker, or
+    whatever else `is_working` speaks of, has come to rest.
     """
 
     __slots__ = ("closing", "ended", "over", "pending", "shut")
@@ -75,7 +76,7 @@ class PoolScheduler(Scheduler):
         self.ended = threading.Event()
         _schedulers.add(self)
 
-    # -- what a pool defines ------------------------------------------------------------------------------------------
+    # -- what a pool defines --------------------------------------------------------------------------------------
 
     def is_working(self) -> bool:
         """Tell whether something is queued or being run here, or has been run and is still being carried on."""
@@ -88,7 +89,7 @@ class PoolScheduler(Scheduler):
     def finish(self) -> None:
         """Let the workers go: it is over."""
 
-    # -- whose work it is -----------------------------------------------------------------------------------------------
+    # -- whose work it is -----------------------------------------------------------------------------------------
 
     def register(self, stage: Any, source: Any = None) -> None:
         """Note that `stage`, attached to `source`, will want to run here; outside work is refused when its turn comes.
@@ -162,7 +163,7 @@ class PoolScheduler(Scheduler):
         """Tell whether a handler is running somewhere for which a stage here waits: that of a retry, for example."""
         return any(is_owned(one) for stage in self.unsettled() for one in upstream(stage) if one is not stage)
 
-    # -- ending -----------------------------------------------------------------------------------------------------------
+    # -- ending ---------------------------------------------------------------------------------------------------
 
     def close(self, *, cancel_futures: bool = False) -> None:
         """Take no more outside work; with `cancel_futures`, cancel what has not begun.
@@ -230,7 +231,7 @@ def all_pools() -> tuple[PoolScheduler, ...]:
 
 
 
-# -- stages that a pool fails, and those that handle a failure --------------------------------------------------------------
+# -- stages that a pool fails, and those that handle a failure ----------------------------------------------------
 
 
 def refusal(name: str) -> str:

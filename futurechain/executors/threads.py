@@ -1,17 +1,17 @@
 """A thread pool whose futures chain: the standard one's interface over workers of its own.
 
 Theory of operation
--------------------
-A task *is* the future that ``submit`` returns. There are two queues: ``begun`` for stages, and for what the tasks, handlers
-and coroutines of begun chains submit; ``fresh`` for what comes from outside. A worker takes from the first as long as there
-is anything; ``popleft`` decides who runs a task. It runs that, carries on with the first stage of the chain that belongs
-to this pool, and comes back for the next.
+------------------- A task *is* the future that ``submit`` returns. There are two queues: ``begun`` for stages, and
+for what the tasks, handlers and coroutines of begun chains submit; ``fresh`` for what comes from outside. A worker
+takes from the first as long as there is anything; ``popleft`` decides who runs a task. It runs that, carries on with
+the first stage of the chain that belongs to this pool, and comes back for the next.
 
 *Sleeping, or waking?* A worker without work puts a lock of its own into ``idle`` **first** and looks at the queues
-**then**; whoever brings work puts it into a queue **first** and looks at ``idle`` **then**. So one of the two sees the
-other. Who takes a lock out of ``idle``, by ``pop`` or ``remove``, decides whether the worker is woken, or goes on by itself.
-A lock that is not in ``idle`` belongs to a worker that is at work, or on its way to it: when all are in there, and the
-queues are empty, the pool is at rest (`ThreadScheduler.is_working`). A worker that is being started counts as working.
+**then**; whoever brings work puts it into a queue **first** and looks at ``idle`` **then**. So one of the two sees
+the other. Who takes a lock out of ``idle``, by ``pop`` or ``remove``, decides whether the worker is woken, or goes on
+by itself. A lock that is not in ``idle`` belongs to a worker that is at work, or on its way to it: when all are in
+there, and the queues are empty, the pool is at rest (`ThreadScheduler.is_working`). A worker that is being started
+counts as working.
 
 See `pool` for how it ends. No lock is held while anything else is done, so a signal handler, a finalizer or a fork may
 come at any point. Locks and threads are taken from ``threading``, where gevent and eventlet put theirs.
@@ -47,7 +47,7 @@ __all__ = ["ThreadPoolExecutor"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-logger = logging.getLogger("concurrent.futures")
+logger: logging.Logger = logging.getLogger("concurrent.futures")
 BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 
 
@@ -78,7 +78,7 @@ class ThreadScheduler(PoolScheduler):
         super().forget()
         self._begin()
 
-    # -- taking work ------------------------------------------------------------------------------------------------------
+    # -- taking work ----------------------------------------------------------------------------------------------
 
     def submit(self, task: Any) -> None:
         """Queue a task; refuse it by raising."""
@@ -88,7 +88,13 @@ class ThreadScheduler(PoolScheduler):
         if watch.on:
             watch.queued(task)
         (self.fresh if current.thread.within is None else self.begun).append(task)
-        if self.idle or len(self.present) < self.most:
+        idle = self.idle
+        if idle:
+            try:
+                idle.pop().release()  # what `staff` does, in place
+            except IndexError:
+                self._staff_for(task)
+        elif len(self.present) < self.most:
             self._staff_for(task)
 
     def _staff_for(self, task: Any) -> None:
@@ -130,7 +136,7 @@ class ThreadScheduler(PoolScheduler):
                 pass
         return None
 
-    # -- workers ----------------------------------------------------------------------------------------------------------
+    # -- workers --------------------------------------------------------------------------------------------------
 
     def is_working(self) -> bool:
         return len(self.idle) < len(self.present)  # and what is queued is pending
@@ -180,7 +186,7 @@ class ThreadScheduler(PoolScheduler):
         self.present.discard(thread)
         self.end_if_over()
 
-    # -- ending -----------------------------------------------------------------------------------------------------------
+    # -- ending ---------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         while self.idle:
@@ -256,12 +262,14 @@ class ThreadPoolExecutor(Mapping, standard.ThreadPoolExecutor):
         thread_name_prefix: what the threads are called.
         initializer: called in each thread before its first task, with `initargs`.
         initargs: arguments for it.
-        cancel_on_error: whether leaving the ``with`` block by an exception, Ctrl-C included, cancels what has not begun.
+        cancel_on_error: whether leaving the ``with`` block by an exception, Ctrl-C included, cancels what has not
+            begun.
 
-    A task or stage sees the context (``contextvars``) in which it was submitted or attached. What belongs to a chain that
-    has begun comes before tasks that have not. A worker that settles a task carries on with the first stage of its chain;
-    further ones are shared out. One that waits for work still queued here runs that very work itself. Leaving the ``with``
-    block waits for whole chains. An executor that is collected still ends the chains that were begun.
+    A task or stage sees the context (``contextvars``) in which it was submitted or attached. What belongs to a chain
+    that has begun comes before tasks that have not. A worker that settles a task carries on with the first stage of
+    its chain; further ones are shared out. One that waits for work still queued here runs that very work itself.
+    Leaving the ``with`` block waits for whole chains. An executor that is collected still ends the chains that were
+    begun.
 
     Example::
 

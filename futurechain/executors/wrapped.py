@@ -1,9 +1,9 @@
 """Anybody's executor in a wrapper, with futures that chain.
 
-The foreign executor does the work; a `WrappedScheduler` stands between it and the chains. There are three kinds: standard
-thread pools share our memory, and settle futures where user code may run; standard process pools have a machinery
-with traps of its own, see `ProcessScheduler`; of the others nothing is known but their interface, and the end of the
-interpreter does not wait for them.
+The foreign executor does the work; a `WrappedScheduler` stands between it and the chains. There are three kinds:
+standard thread pools share our memory, and settle futures where user code may run; standard process pools have a
+machinery with traps of its own, see `ProcessScheduler`; of the others nothing is known but their interface, and the
+end of the interpreter does not wait for them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from functools import partial
 from pickle import PicklingError
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from futurechain.core import callback_threads
+from futurechain.core import callback_threads, unobserved
 from futurechain.core.attaching import MISSING
 from futurechain.core.flatten import resolve
 from futurechain.core.loop import settle
@@ -34,7 +34,7 @@ from futurechain.core.state import PENDING, claim
 from futurechain.core.stdlib import outcome_of
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import annotate
-from futurechain.errors import BrokenExecutor, ExecutorShutdownError
+from futurechain.errors import BrokenExecutor, ExecutorShutdownError, LostFutureError
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.out_of_process import Job, OutOfProcess, unpicklable
@@ -144,7 +144,7 @@ class WrappedScheduler(OutOfProcess):
             self.inside.discard(id(stage))
             raise
         stage._call, stage._source = call[0], source
-        foreign.add_done_callback(partial(self._arrive, stage))
+        foreign.add_done_callback(_Arrival(self, stage))
         if stage.done():  # cancelled in between
             source.stop()
 
@@ -165,7 +165,7 @@ class WrappedScheduler(OutOfProcess):
         future = foreign.submit(fn, *args, **kwargs)
         return future, Launched(future)
 
-    def _arrive(self, stage: Any, foreign: cf.Future[Any]) -> None:
+    def arrive(self, stage: Any, foreign: cf.Future[Any]) -> None:
         """Settle the stage, in whatever thread this is."""
         try:
             outcome = outcome_of(foreign)
@@ -176,11 +176,16 @@ class WrappedScheduler(OutOfProcess):
         finally:
             self.inside.discard(id(stage))
 
+    def lose(self, stage: Any) -> None:
+        """Fail a stage that the executor has forgotten."""
+        self.inside.discard(id(stage))
+        self.fail(stage, LostFutureError(f"{self.name} has dropped the future of this stage without settling it"))
+
     def receive(self, stage: Any, outcome: Any) -> None:
         """Take the outcome that the executor has delivered."""
         self.deliver(stage, outcome)
 
-    # -- ending -----------------------------------------------------------------------------------------------------------
+    # -- ending ---------------------------------------------------------------------------------------------------
 
     def shut_down(self, executor: Any, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more outside work, and end the foreign executor when the chains have ended."""
@@ -224,6 +229,24 @@ class WrappedScheduler(OutOfProcess):
         foreign.shutdown(wait=True, **({"cancel_futures": True} if self._cancels and "cancel_futures" in known else {}))
 
 
+class _Arrival:
+    """The done callback of a foreign future; it notices when the executor drops that without settling it."""
+
+    __slots__ = ("_scheduler", "_stage")
+
+    def __init__(self, scheduler: WrappedScheduler, stage: Any) -> None:
+        self._scheduler = scheduler
+        self._stage: Any = stage
+
+    def __call__(self, foreign: cf.Future[Any]) -> None:
+        stage, self._stage = self._stage, None
+        self._scheduler.arrive(stage, foreign)
+
+    def __del__(self) -> None:
+        if self._stage is not None:
+            unobserved.rescue(partial(self._scheduler.lose, self._stage))
+
+
 class ThreadsScheduler(WrappedScheduler):
     """Of a standard thread pool."""
 
@@ -245,9 +268,9 @@ class ThreadsScheduler(WrappedScheduler):
 class ProcessScheduler(WrappedScheduler):
     """Of a standard process pool.
 
-    It is never asked to cancel what it holds: in Python 3.11 that makes it lose the rest when a worker dies. Instead a call
-    that is not wanted any more is sent as one that does nothing (see `Parcel`). When the pool breaks, its manager settles
-    all futures with one exception, and holds a lock while it does so: nothing is submitted then.
+    It is never asked to cancel what it holds: in Python 3.11 that makes it lose the rest when a worker dies. Instead
+    a call that is not wanted any more is sent as one that does nothing (see `Parcel`). When the pool breaks, its
+    manager settles all futures with one exception, and holds a lock while it does so: nothing is submitted then.
     """
 
     __slots__ = ()
@@ -279,7 +302,7 @@ def _run_within(scheduler: Scheduler, context: Context, call: Call) -> Any:
         del call, fn, args, kwargs
 
 
-# -- errors ---------------------------------------------------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------------------------
 
 _BY_THE_POOL = re.compile(r"in _feed\b|in _sendback_result\b")
 _BY_ANYBODY = re.compile(r"in (dumps|serialize)\b")
@@ -306,7 +329,7 @@ def _copy(error: BaseException) -> BaseException:
     return copied
 
 
-# -- the public side --------------------------------------------------------------------------------------------------------
+# -- the public side ----------------------------------------------------------------------------------------------
 
 
 class WrappedExecutor(Mapping):
@@ -346,7 +369,8 @@ class WrappedExecutor(Mapping):
 
     def __repr__(self) -> str:
         state = "shut down" if self._scheduler.closing else "open"
-        return f"<{type(self).__name__} {self._scheduler.name} {state}, {len(self._scheduler.pending)} pending, of {self._executor!r}>"
+        waiting = len(self._scheduler.unsettled())
+        return f"<{type(self).__name__} {self._scheduler.name} {state}, {waiting} pending, of {self._executor!r}>"
 
 
 def _kind_of(executor: cf.Executor) -> type[WrappedScheduler]:
