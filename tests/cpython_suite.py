@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = str(Path(__file__).resolve().parent.parent)
 sys.path.insert(0, ROOT)
 
-import futurechain
+import futurechain  # noqa: E402  # the line above lets it be found
 
 MODULES = (
     "test_future",

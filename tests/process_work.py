@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import time
+from pathlib import Path
 
 from work import boom, die, double, give_lock, pid, raise_stubborn, raise_two_arguments, recover
 
@@ -103,16 +104,15 @@ def interrupt_me():
 
 def ignore_sigterm(path):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with open(path, "w") as file:
-        file.write(str(os.getpid()))
+    Path(path).write_text(str(os.getpid()))
     time.sleep(60)
 
 
 def note(path, seconds=60):
     """Write down who runs this, and go on for a while."""
-    with open(path + ".part", "w") as file:
-        file.write(str(os.getpid()))
-    os.rename(path + ".part", path)
+    part = Path(path + ".part")
+    part.write_text(str(os.getpid()))
+    part.rename(path)
     time.sleep(seconds)
 
 
@@ -122,7 +122,7 @@ def die_once(path, value):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return value
-    os.kill(os.getpid(), signal.SIGKILL)
+    return os.kill(os.getpid(), signal.SIGKILL)
 
 
 def write_into_pipe():
@@ -141,5 +141,5 @@ def clock(*_):
 
 
 def wait_for(path):
-    while not os.path.exists(path):
+    while not Path(path).exists():
         time.sleep(0.002)

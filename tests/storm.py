@@ -1,9 +1,9 @@
 """A storm of kills over a process pool: what is lost, what is wrong, what is left behind.
 
-``python -m tests.storm --engine ours|standard|loky|pebble --runs N`` runs N storms for each start method, each in a process
-of its own, so that one that hangs is contained. A storm is 2,000 tasks, small ones and such with megabytes of data
-both ways, while workers are killed at random moments, whatever they do just then, tasks are cancelled, and some (for
-ours) have a timeout. A task may fail because its worker was killed; nothing else may happen to it.
+``python -m tests.storm --engine ours|standard|loky|pebble --runs N`` runs N storms for each start method, each in a
+process of its own, so that one that hangs is contained. A storm is 2,000 tasks, small ones and such with megabytes of
+data both ways, while workers are killed at random moments, whatever they do just then, tasks are cancelled, and some
+(for ours) have a timeout. A task may fail because its worker was killed; nothing else may happen to it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HEAVY = 1_200_000
 COLUMNS = ("tasks", "kills", "failed", "cancelled", "lost", "wrong", "processes", "descriptors", "MB", "seconds")
 
 
-# -- what runs in the workers ---------------------------------------------------------------------------------------
+# -- what runs in the workers -----------------------------------------------------------------------------------------
 
 
 def nap(number, seconds):
@@ -56,7 +56,7 @@ def is_right(number, result):
     return result == number
 
 
-# -- the pools ------------------------------------------------------------------------------------------------------
+# -- the pools --------------------------------------------------------------------------------------------------------
 
 
 class Ours:
@@ -108,7 +108,7 @@ class Pebble(Ours):
 ENGINES = {"ours": Ours, "standard": Standard, "loky": Loky, "pebble": Pebble}
 
 
-# -- one storm ------------------------------------------------------------------------------------------------------
+# -- one storm --------------------------------------------------------------------------------------------------------
 
 
 class Storm:
@@ -176,7 +176,7 @@ class Storm:
 
 
 def descriptors():
-    return len(os.listdir("/proc/self/fd"))
+    return len([*Path("/proc/self/fd").iterdir()])
 
 
 def processes():
@@ -216,16 +216,15 @@ def in_a_process(engine, method, seed, arguments):
     """Run one storm in a process of its own; a storm that hangs is one that loses everything."""
     own = [f"--engine={engine}", f"--method={method}", f"--seed={seed}", "--one", *arguments]
     try:
-        run = subprocess.run(
-            [sys.executable, "-m", "tests.storm", *own], capture_output=True, text=True, timeout=200, check=False, cwd=ROOT
-        )
+        command = [sys.executable, "-m", "tests.storm", *own]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
         return json.loads(run.stdout.splitlines()[-1])
     except (subprocess.TimeoutExpired, IndexError, json.JSONDecodeError):
         return {"hangs": 1}
 
 
 def main(arguments=None):
-    """Run storms and print what came of them; the exit status is 1 if ours has lost anything, or failed what it need not."""
+    """Run storms and print what came of them; the exit status is 1 if ours has lost or failed what it need not."""
     parser = argparse.ArgumentParser(prog="python -m tests.storm")
     parser.add_argument("--engine", choices=ENGINES, default="ours")
     parser.add_argument("--runs", type=int, default=3)

@@ -267,7 +267,7 @@ def raise_unopened():
     raise Unopened
 
 
-def Misplaced():  # noqa: N802
+def Misplaced():
     """A sender whose blocks nobody finds."""
     from futurechain.executors.processes.shared_memory import Sender
 

@@ -39,6 +39,10 @@ def until(condition):
         time.sleep(0.005)
 
 
+def descriptors():
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
 def is_alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -141,7 +145,9 @@ def test_chains_on_a_healing_pool():
 
 
 @pytest.mark.parametrize("heal", [False, True])
-@pytest.mark.parametrize(("initializer", "how"), [(work.fail_to_begin, "no licence"), (work.die_to_begin, "exit code 5")])
+@pytest.mark.parametrize(
+    ("initializer", "how"), [(work.fail_to_begin, "no licence"), (work.die_to_begin, "exit code 5")]
+)
 def test_an_initializer_that_fails(heal, initializer, how, capfd):
     """It breaks the pool with that reason, after a few tries at most; never a loop."""
     with ProcessPoolExecutor(1, initializer=initializer, heal=heal) as pool:
@@ -380,7 +386,7 @@ def test_begun_work_goes_first():
 
 def test_nothing_is_left_after_many_pools(context):
     """No process, no descriptor, no thread."""
-    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    before = descriptors(), threading.active_count()
     for _ in range(3):
         with ProcessPoolExecutor(2, context) as pool:
             assert gather(*[pool.submit(work.touch, bytearray(2_000_000)) for _ in range(4)]).result(30)
@@ -388,7 +394,7 @@ def test_nothing_is_left_after_many_pools(context):
         assert not any(map(is_alive, workers))
     del pool
     gc.collect()
-    after = len(os.listdir("/proc/self/fd")), sum(not t.name.startswith("futurechain") for t in threading.enumerate())
+    after = descriptors(), sum(not t.name.startswith("futurechain") for t in threading.enumerate())
     assert after[0] - before[0] <= 2  # multiprocessing's own helpers
     assert after[1] <= before[1]
 

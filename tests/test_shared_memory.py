@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,10 @@ from futurechain.executors.processes.shared_memory import Progress, Receiver, Se
 
 pytestmark = pytest.mark.skipif(not shared_memory.is_available(), reason="this system has no such memory")
 MB = 1 << 20
+
+
+def descriptors():
+    return len([*Path("/proc/self/fd").iterdir()])
 
 
 @pytest.fixture
@@ -167,7 +172,7 @@ def test_a_sender_that_has_ended():
 def test_nothing_is_left_of_a_sender(receiver):
     """Neither descriptors nor memory; what the receiver has mapped stays its own."""
     gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     sender = Sender()
     one = Receiver()
     one.connect(sender.address)
@@ -177,7 +182,7 @@ def test_nothing_is_left_of_a_sender(receiver):
     assert bytes(view[:2]) == b"aa"
     del view, one
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_no_byte_is_ever_changed_under_a_reader(sender, receiver):

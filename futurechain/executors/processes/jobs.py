@@ -34,7 +34,7 @@ class StageJob:
         self.item: Item | None = None
         """What stands for it in the machine, once it is there."""
 
-    # -- to the machine -------------------------------------------------------------------------------------------------
+    # -- to the machine -----------------------------------------------------------------------------------------------
 
     def call(self) -> Call:
         """Return the function and its arguments."""
@@ -65,7 +65,7 @@ class StageJob:
         self._scheduler.deliver(self._stage, outcome)
         self._scheduler.has_left(self._stage)
 
-    # -- to the stage ---------------------------------------------------------------------------------------------------
+    # -- to the stage -------------------------------------------------------------------------------------------------
 
     def sources(self) -> list[Any]:
         """Return what it waits for itself: nothing."""
@@ -126,7 +126,7 @@ class ProcessScheduler(OutOfProcess):
     def is_working(self) -> bool:
         return bool(self.jobs or self.inside)
 
-    # -- ending ---------------------------------------------------------------------------------------------------------
+    # -- ending -------------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         self.machine.close()
@@ -162,7 +162,10 @@ SHORT = 1 << 16
 
 
 def _may_pack_here(call: Call) -> bool:
-    """Tell whether `call` may be pickled in this thread; in one that serves everybody, only if that runs nobody's code."""
+    """Tell whether `call` may be pickled in this thread.
+
+    In one that serves everybody, only what runs nobody's code.
+    """
     if not getattr(threading.current_thread(), "serves_everybody", False):
         return True
     fn, args, kwargs = call

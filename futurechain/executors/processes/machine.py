@@ -65,7 +65,7 @@ class Machine:
         self._process = os.getpid()
         _machines.add(self)
 
-    # -- asked by any thread --------------------------------------------------------------------------------------------
+    # -- asked by any thread ------------------------------------------------------------------------------------------
 
     @property
     def reason(self) -> str | None:
@@ -139,7 +139,8 @@ class Machine:
         if self._closed:
             raise RuntimeError(f"cannot schedule new futures after shutdown of {self.name}")
         if self._process != os.getpid():
-            raise RuntimeError(f"{self.name} belongs to process {self._process}, which forked this one: make a new pool")
+            text = f"{self.name} belongs to process {self._process}, which forked this one: make a new pool"
+            raise RuntimeError(text)
 
     def withdraw(self, item: Item) -> None:
         """Forget a job that has not begun."""
@@ -173,7 +174,7 @@ class Machine:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    # -- the thread -----------------------------------------------------------------------------------------------------
+    # -- the thread ---------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         if self.thread is None:

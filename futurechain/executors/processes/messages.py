@@ -13,7 +13,7 @@ import pickle
 import traceback
 from collections import ChainMap
 from collections.abc import Callable, Sequence
-from concurrent.futures.process import _RemoteTraceback as RemoteTraceback  # type: ignore[attr-defined]
+from concurrent.futures.process import _RemoteTraceback as RemoteTraceback
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeAlias
 

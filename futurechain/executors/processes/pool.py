@@ -17,13 +17,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from futurechain.core import callback_threads
+from futurechain.core.attaching import MISSING
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.processes.jobs import ProcessScheduler
 from futurechain.executors.processes.machine import Machine
 from futurechain.executors.processes.watcher import Options
 from futurechain.executors.processes.worker import Start
-from futurechain.core.attaching import MISSING
 from futurechain.future import Future
 
 __all__ = ["ProcessPoolExecutor"]
@@ -43,12 +43,14 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         initializer: called in each worker before its first task, with `initargs`.
         initargs: arguments for it.
         max_tasks_per_child: after how many tasks a worker is replaced; not with the start method fork.
-        heal: what becomes of the pool when a worker is killed or ends by itself. False: it breaks, as the standard one
-            does. True: the task that this worker ran fails with `WorkerDiedError`, and the pool goes on with another.
-        stop_cancelled: whether cancelling a task that runs, or its timeout, ends its worker (SIGTERM, and SIGKILL a second
-            later), which is replaced then.
-        share: from how many bytes on data travels through shared memory, with at most one copy on each side; None: never.
-        cancel_on_error: whether leaving the ``with`` block by an exception, Ctrl-C included, cancels what has not begun.
+        heal: what becomes of the pool when a worker is killed or ends by itself. False: it breaks, as the standard
+            one does. True: the task that this worker ran fails with `WorkerDiedError`, and another takes its place.
+        stop_cancelled: whether cancelling a task that runs, or its timeout, ends its worker (SIGTERM, and SIGKILL a
+            second later), which is replaced then.
+        share: from how many bytes on data travels through shared memory, with at most one copy on each side; None:
+            never.
+        cancel_on_error: whether leaving the ``with`` block by an exception, Ctrl-C included, cancels what has not
+            begun.
 
     Promise-family stages run in a worker process, so their function, argument and result must pickle (a module-level
     function does); ``on=INLINE`` runs a stage here instead. Twisted-family callbacks run in this process, on a callback

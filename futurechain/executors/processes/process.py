@@ -1,8 +1,8 @@
 """A worker process, seen from here: its pipe, its end, and what it is doing.
 
 Its end is seen by a *pidfd*. The pipe alone does not tell it, nor does the sentinel of multiprocessing: whoever was
-forked by the worker, or by us at the wrong moment, holds the other end open. Where there is no pidfd, the sentinel has to
-do.
+forked by the worker, or by us at the wrong moment, holds the other end open. Where there is no pidfd, the sentinel has
+to do.
 """
 
 from __future__ import annotations

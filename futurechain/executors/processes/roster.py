@@ -46,7 +46,7 @@ class Roster:
         self._poll = select.poll()
         self._poll.register(bell.fd, select.POLLIN)
 
-    # -- waiting --------------------------------------------------------------------------------------------------------
+    # -- waiting ------------------------------------------------------------------------------------------------------
 
     def wait(self, due: float | None) -> Iterator[tuple[WorkerProcess, bool, int]]:
         """Wait for news, until `due` (by ``time.monotonic``) at most: of whom, whether it has ended, the event."""
@@ -97,7 +97,7 @@ class Roster:
         if self._watched.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
-    # -- ending ---------------------------------------------------------------------------------------------------------
+    # -- ending -------------------------------------------------------------------------------------------------------
 
     def end(self, worker: WorkerProcess, number: int) -> None:
         """Send it a signal; if it has not ended a little later, it will be killed."""
@@ -113,7 +113,7 @@ class Roster:
                     del self._deadlines[worker]
                     worker.kill()
 
-    # -- lending --------------------------------------------------------------------------------------------------------
+    # -- lending ------------------------------------------------------------------------------------------------------
 
     def lend(self, worker: WorkerProcess) -> None:
         """Let anybody have `worker`: it is idle."""

@@ -1,7 +1,7 @@
 """How many workers there are: they are started when somebody needs them, in the thread of whoever does.
 
-A *slot* is the right to have a worker, and a *token* says that one is known to have nothing to do. Both lie in lists, and
-whoever pops one has it: no lock, and never more workers than slots.
+A *slot* is the right to have a worker, and a *token* says that one is known to have nothing to do. Both lie in lists,
+and whoever pops one has it: no lock, and never more workers than slots.
 """
 
 from __future__ import annotations

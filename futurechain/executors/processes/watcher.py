@@ -1,7 +1,7 @@
 """The watching thread: it alone has the queue and the workers in hand, so that nothing of this needs a lock.
 
-It waits for news (a worker's pipe can be read or written, a worker has ended, the bell) and for nothing else, and runs no
-code of users: what may run any (packing, unpacking a result that is no plain value, starting a process) goes
+It waits for news (a worker's pipe can be read or written, a worker has ended, the bell) and for nothing else, and runs
+no code of users: what may run any (packing, unpacking a result that is no plain value, starting a process) goes
 *elsewhere*.
 
 An idle worker takes the first trip that is packed, and has nothing behind it: a second one would wait for the first
@@ -22,9 +22,9 @@ from functools import partial
 from time import monotonic, perf_counter
 from typing import Any, NamedTuple, TypeAlias
 
+from futurechain.errors.processes import WorkerDiedError
 from futurechain.executors.processes.answers import Answer, deliver, deliver_light, open_answers
 from futurechain.executors.processes.backlog import Backlog
-from futurechain.errors.processes import WorkerDiedError
 from futurechain.executors.processes.messages import Kind, Packer
 from futurechain.executors.processes.process import Phase, WorkerProcess
 from futurechain.executors.processes.roster import Roster
@@ -170,7 +170,7 @@ class Watcher:
         elif not self._any_ready:
             self.roster.lend(worker)
 
-    # -- handing out ----------------------------------------------------------------------------------------------------
+    # -- handing out --------------------------------------------------------------------------------------------------
 
     def _feed(self) -> None:
         """Give idle workers what is next; see to it that there are workers, and that the next trips are packed."""
@@ -231,7 +231,7 @@ class Watcher:
             if not (worker.gone or (self._any_ready and worker.phase is Phase.STARTING)):
                 self.roster.lend(worker)
 
-    # -- news from workers ----------------------------------------------------------------------------------------------
+    # -- news from workers --------------------------------------------------------------------------------------------
 
     def _news(self, worker: WorkerProcess, event: int) -> None:
         if event & select.POLLOUT:
@@ -340,7 +340,7 @@ class Watcher:
         if not self.backlog:
             self._staff.is_idle()
 
-    # -- coming and going -----------------------------------------------------------------------------------------------
+    # -- coming and going ---------------------------------------------------------------------------------------------
 
     def _hire(self) -> None:
         """Have workers started for what is queued, as far as none are about to come."""
@@ -417,7 +417,7 @@ class Watcher:
             self._break(f"{text}; the process pool is not usable any more")
             self._refuse(trip)
 
-    # -- breaking -------------------------------------------------------------------------------------------------------
+    # -- breaking -----------------------------------------------------------------------------------------------------
 
     def _break(self, reason: str, number: int = signal.SIGTERM) -> None:
         """Fail everything, and end all workers."""
