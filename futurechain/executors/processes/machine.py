@@ -35,6 +35,8 @@ __all__ = ["Machine"]
 MOST_PACKED_AT_ONCE = 4 << 20
 """As long as what is queued takes fewer bytes than that, whoever submits packs; the rest waits for its turn."""
 MOST_UNREAD = 1000
+LARGE = 1 << 14
+"""What takes more bytes than that is made known at once, so that what is queued is measured rightly."""
 
 logger = logging.getLogger("futurechain")
 
@@ -103,8 +105,21 @@ class Machine:
             trip.items = [item for item in trip.items if item not in failed]
             trip.measure()
         if trip.items and not self._handed_over(trip):
-            self._tell(self._watcher.take, trip)
+            self._queue(trip)
         return items
+
+    def _queue(self, trip: Trip) -> None:
+        """Send `trip` to the watching thread; wake that only if there is something to be done about it now.
+
+        While all workers are busy it will wake up by itself, when one of them has ended its trip. Who submits appends
+        **first** and looks for idle workers **then**; the watching thread puts one there **first**, and looks into the
+        inbox **then**, before it sleeps.
+        """
+        self._inbox.append((self._watcher.take, trip))
+        if self._ended:
+            self._refuse_rest()
+        elif self._lists[0] or self.staff.has_room() or trip.size > LARGE or not trip.is_packed():
+            self._bell.ring()
 
     def _handed_over(self, trip: Trip) -> bool:
         """Give `trip` to an idle worker, if nothing else waits for one: that saves a way over the watching thread."""

@@ -48,9 +48,14 @@ class Roster:
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
-    def wait(self, due: float | None) -> Iterator[tuple[WorkerProcess, bool, int]]:
-        """Wait for news, until `due` (by ``time.monotonic``) at most: of whom, whether it has ended, the event."""
-        for fd, event in self._poll.poll(self._milliseconds(due)):
+    def wait(self, due: float | None, awake: Callable[[], object]) -> Iterator[tuple[WorkerProcess, bool, int]]:
+        """Wait for news, until `due` (by ``time.monotonic``) at most: of whom, whether it has ended, the event.
+
+        Before it tells anything it calls `awake`.
+        """
+        events = self._poll.poll(self._milliseconds(due))
+        awake()
+        for fd, event in events:
             if fd == self._bell.fd:
                 self._bell.silence()
                 continue

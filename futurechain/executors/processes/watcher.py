@@ -78,7 +78,7 @@ class Watcher:
     def run(self) -> None:
         """Watch until the pool was closed, everything is done and all workers have ended."""
         while not self._is_over():
-            for worker, has_ended, event in self.roster.wait(self._sweep_at):
+            for worker, has_ended, event in self.roster.wait(0 if self._inbox else self._sweep_at, self._read_inbox):
                 if has_ended:
                     self._ended(worker)
                 else:
