@@ -27,7 +27,7 @@ from importlib import import_module
 TYPE_CHECKING = __name__ == ""  # never; `typing` would cost more than all the rest, and jedi believes a plain False
 if TYPE_CHECKING:
     from futurechain.executors.inline import INLINE
-    from futurechain.executors.standard_processes import ProcessPoolExecutor
+    from futurechain.executors.processes.pool import ProcessPoolExecutor
     from futurechain.executors.threads import ThreadPoolExecutor
     from futurechain.executors.wrapped import wrap_executor
     from futurechain.executors.wrapped_future import wrap_future
@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 _NAMES = {
-    "executors.standard_processes": ("ProcessPoolExecutor",),
+    "executors.processes.pool": ("ProcessPoolExecutor",),
     "executors.threads": ("ThreadPoolExecutor",),
     "executors.wrapped": ("wrap_executor",),
     "executors.wrapped_future": ("wrap_future",),
