@@ -1,0 +1,113 @@
+"""What a pipeline wants to know of an executor. All that it asks of the core is asked here."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from futurechain.core import callback_threads
+from futurechain.core.scheduler import home_of
+from futurechain.core.thread_state import here
+from futurechain.core.unobserved import annotate, rescue
+from futurechain.errors import ExecutorShutdownError
+from futurechain.executors.limit import LimitedExecutor
+from futurechain.executors.remote import wrap_executor
+from futurechain.failure import Failure
+from futurechain.future import INLINE, Future
+
+__all__ = [
+    "check_open",
+    "executor_of",
+    "is_worker",
+    "later",
+    "name_of",
+    "noted",
+    "rescue",
+    "shares_memory",
+    "starts_each",
+    "submit",
+    "workers_of",
+]
+
+
+def executor_of(on: Any) -> cf.Executor:
+    """Return the executor to submit to: `on` itself, or the wrapper of a foreign one.
+
+    Raises:
+        TypeError: if it is no executor.
+        RuntimeError: if it is shut down.
+    """
+    home_of(on)
+    if on is INLINE:
+        return INLINE
+    executor = wrap_executor(on)
+    check_open(executor)
+    return executor
+
+
+def check_open(executor: Any) -> None:
+    """Raise RuntimeError if `executor` is known to be shut down."""
+    if getattr(home_of(executor), "closing", False) or getattr(_inner(executor), "_shutdown", False) is True:
+        raise ExecutorShutdownError(f"{name_of(executor)} is shut down: give on= an executor that is still open")
+
+
+def shares_memory(executor: Any) -> bool:
+    """Tell whether what runs on `executor` sees our objects themselves."""
+    return home_of(executor).takes_closures()
+
+
+def starts_each(executor: Any) -> bool:
+    """Tell whether each step of each item counts on `executor`, so that nothing may be put together."""
+    return isinstance(executor, LimitedExecutor) and executor.per_second is not None
+
+
+def workers_of(executor: Any) -> int:
+    """Return how many workers `executor` has, as far as that can be known."""
+    if executor is INLINE:
+        return 1
+    if isinstance(executor, LimitedExecutor):
+        most = workers_of(executor.executor)
+        return most if executor.concurrency is None else min(most, executor.concurrency)
+    for one in (executor, _inner(executor)):
+        count = getattr(one, "_max_workers", None)
+        if isinstance(count, int) and count > 0:
+            return count
+    return os.cpu_count() or 1
+
+
+def _inner(executor: Any) -> Any:
+    return getattr(executor, "_executor", executor)
+
+
+def name_of(executor: Any) -> str:
+    """Return what messages and pictures call `executor`."""
+    return home_of(executor).name
+
+
+def submit(executor: Any, fn: Callable[..., Any], /, *args: Any) -> Future[Any]:
+    """Submit without ever waiting for room in the queue of a `limit` view."""
+    if isinstance(executor, LimitedExecutor):
+        return executor.submit_nowait(fn, *args)
+    return executor.submit(fn, *args)  # type: ignore[no-any-return]
+
+
+def later(job: Callable[..., object], /, *args: Any) -> None:
+    """Run ``job(*args)`` on a callback thread."""
+    callback_threads.post(partial(job, *args))
+
+
+def is_worker() -> bool:
+    """Tell whether this thread is a pool's worker, which must help and not just wait."""
+    return here.run.pool is not None
+
+
+def noted(failure: Failure, stage: str, number: int, total: int, executor: Any) -> Failure:
+    """Note on the exception which step has raised it; return `failure`."""
+    try:
+        annotate(failure.value, stage, number, total, name_of(executor))
+    except Exception:
+        pass  # an exception that takes no notes goes without
+    return failure

@@ -1,0 +1,411 @@
+"""Where items wait for a step and are run: one at a time in our memory, or several on trips to somewhere else.
+
+A station belongs to one flow, whose lock guards what changes here. What is decided under it is done after it.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import inspect
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from threading import current_thread, main_thread
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from futurechain.executors.wrapped_future import wrap_future
+from futurechain.failure import Failure
+from futurechain.flow.coroutines import ensure_future
+from futurechain.future import INLINE
+from futurechain.pipeline import places
+from futurechain.pipeline.attempts import Timeout, outcome_of
+from futurechain.pipeline.trips import Report, Trip, TripSize, protected, unpacked
+
+if TYPE_CHECKING:
+    from futurechain.pipeline.flow import Flow, Item
+
+__all__ = ["LocalStation", "TripStation", "trip_through"]
+
+LIVE = "live"
+
+
+class LocalStation:
+    """Where items wait for a step that runs in our memory, and are run, one by one.
+
+    That is a step on such an executor, and everything that handles errors or cleans up for a step elsewhere, which runs
+    on a callback thread. A slot is taken when an item may run, and given back when the run has really
+    ended: after a timeout the thread is still at it.
+    """
+
+    def __init__(self, flow: Flow, number: int) -> None:
+        self.flow = flow
+        self.step = flow.steps[number]
+        self.counters = flow.counters[number]
+        self.most = self.step.concurrency
+        self.taken = 0
+        self.waiting: deque[Item] = deque()
+
+    def belongs_to(self, executor: cf.Executor) -> bool:
+        """Tell whether the step runs in a thread that works for `executor`."""
+        own = self.step.executor
+        return own is INLINE or (own is executor and self.step.shared and not places.starts_each(own))
+
+    def enter(self, item: Item) -> bool:
+        """Take a slot for `item`; False if it has to wait, or is not wanted any more."""
+        with self.flow.lock:
+            if item.state is not LIVE:
+                return False
+            if self.most is not None and self.taken >= self.most:
+                self.waiting.append(item)
+                return False
+            self.taken += 1
+            return True
+
+    def start(self, item: Item) -> None:
+        """Have `item`, which has a slot, run on its executor."""
+        step, flow = self.step, self.flow
+        if step.executor is INLINE or not step.shared:
+            flow.post(self._resume, item)
+            return
+        try:
+            task = flow.context.copy().run(places.submit, step.executor, self._resume, item)
+        except BaseException as error:
+            flow.post(self._refuse, item, Failure(error))
+            if not isinstance(error, Exception):
+                raise
+            return
+        flow.enter(task, (item,))
+        task.add_done_callback(self._left)
+
+    def _resume(self, item: Item) -> None:
+        if self.run(item):
+            self.flow.proceed(item, at=self.step.executor)
+
+    def _left(self, task: cf.Future[Any]) -> None:
+        """Let the item of a task fail that was never run: its executor was shut down, or has broken."""
+        if task.cancelled() or task.exception() is not None:
+            for item in self.flow.running.get(task, ()):
+                self._refuse(item, outcome_of(task))
+        self.flow.leave(task)
+
+    def _refuse(self, item: Item, failure: Failure) -> None:
+        self._release()
+        if self.flow.settle(item, failure):
+            self.flow.proceed(item)
+
+    def run(self, item: Item) -> bool:
+        """Run the step for `item`, which has a slot, in this thread; True if the item can go on."""
+        began = self._begin(item)
+        if began is None:
+            self._release()
+            return False
+        timeout = None if self.step.timeout is None else Timeout(self.step.timeout, partial(self._expired, item))
+        outcome = self._call(item)
+        if isinstance(outcome, cf.Future):
+            self._wait_for(outcome, item, began, timeout)
+            return False
+        return self._end(item, outcome, began, timeout)
+
+    def _begin(self, item: Item) -> float | None:
+        now, counters = perf_counter(), self.counters
+        with self.flow.lock:
+            if item.state is not LIVE:
+                return None
+            if item.attempts is None:
+                counters.started += 1
+            counters.in_flight += 1
+            counters.seconds_queued += now - item.since
+        return now
+
+    def _call(self, item: Item) -> Any:
+        try:
+            value = self.step.call(item.outcome)
+            if inspect.iscoroutine(value):
+                return ensure_future(value, on=self.step.executor if self.step.shared else INLINE)
+            return wrap_future(value) if isinstance(value, cf.Future) else value
+        except KeyboardInterrupt as error:
+            if current_thread() is main_thread():  # it is the user's, for the program: the stream ends
+                self._end(item, Failure(error), perf_counter(), None)
+                raise
+            return Failure(error)
+        except BaseException as error:
+            return protected(error)
+
+    def _wait_for(self, inner: cf.Future[Any], item: Item, began: float, timeout: Timeout | None) -> None:
+        """Go on when the future that the step has returned is done; no thread waits for it."""
+        self.flow.enter(inner, (item,))
+        if timeout is not None:
+            timeout.watch(inner)
+        inner.add_done_callback(partial(self._arrived, item, began, timeout))
+
+    def _arrived(self, item: Item, began: float, timeout: Timeout | None, inner: cf.Future[Any]) -> None:
+        try:
+            if self._end(item, outcome_of(inner), began, timeout):
+                self.flow.proceed(item)
+        finally:
+            self.flow.leave(inner)
+
+    def _end(self, item: Item, outcome: Any, began: float, timeout: Timeout | None) -> bool:
+        self._release(perf_counter() - began)
+        if timeout is not None and not timeout.ends_with_run():
+            return False
+        return self.flow.conclude(item, outcome)
+
+    def _expired(self, item: Item, failure: Failure) -> None:
+        """Let the item go on without its run; on the timer thread, which is everybody's."""
+        self.flow.post(self._give_up, item, failure)
+
+    def _give_up(self, item: Item, failure: Failure) -> None:
+        if self.flow.conclude(item, failure):
+            self.flow.proceed(item)
+
+    def _release(self, seconds: float | None = None) -> None:
+        """Give a slot back, or to the next item; `seconds` is how long the run has taken, if it has begun."""
+        following = None
+        with self.flow.lock:
+            if seconds is not None:
+                self.counters.in_flight -= 1
+                self.counters.seconds_run += seconds
+            if self.waiting:
+                following = self.waiting.popleft()
+            else:
+                self.taken -= 1
+        if following is not None:
+            self.start(following)
+
+    def prune(self) -> None:
+        """Forget the items that were dropped. Under the lock."""
+        if self.waiting:
+            self.waiting = deque(item for item in self.waiting if item.state is LIVE)
+
+
+class TripStation:
+    """Where items wait for a trip through some steps, and from where the trips are sent.
+
+    Two trips for each worker are inside, so that none waits for us. One that is not full is sent only if a worker has
+    nothing to do. What a trip has not begun goes to the front of the queue. When one fails as a whole, because its
+    worker died or because something does not pickle, nobody knows whose fault it is: its items travel alone then.
+    """
+
+    def __init__(self, flow: Flow, span: range) -> None:
+        self.flow = flow
+        self.span = span
+        steps = [flow.steps[number] for number in span]
+        self.executor = steps[0].executor
+        self.workers = places.workers_of(self.executor)
+        self.most = self._most_inside([step.concurrency for step in steps if step.concurrency is not None])
+        batch = steps[0].batch
+        self.size = TripSize(1 if places.starts_each(self.executor) else None if batch == "auto" else int(batch))
+        self.largest = None if flow.window is None else max(1, flow.window // (2 * self.workers))
+        self.trip = trip_through(flow.steps, span)
+        self.queue: deque[Item] = deque()
+        self.alone: deque[Item] = deque()
+        self.inside = 0
+
+    def _most_inside(self, bounds: list[int]) -> int:
+        """Return how many trips may be inside; a worker runs one item at a time, so the workers are a bound as well."""
+        fewest = min(bounds, default=self.workers)
+        return 2 * self.workers if fewest >= self.workers else fewest
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    def put(self, item: Item) -> None:
+        """Let `item` wait for a trip."""
+        with self.flow.lock:
+            if item.state is not LIVE:
+                return
+            if item.step > self.span[0] or item.attempts is not None:  # begun work goes first
+                self.queue.appendleft(item)
+            else:
+                self.queue.append(item)
+            if not self.can_send():
+                return
+        self.fill()
+
+    def fill(self) -> None:
+        """Send what can be sent."""
+        while True:
+            with self.flow.lock:
+                items = self._choose()
+            if not items:
+                return
+            self._send(items)
+
+    def can_send(self) -> bool:
+        """Tell whether a trip should be sent. Under the lock."""
+        if self.inside >= self.most:
+            return False
+        length = len(self.queue)
+        return bool(self.alone) or length >= self._wanted() or (length > 0 and self._may_be_short())
+
+    def _wanted(self) -> int:
+        size = self.size.size
+        return size if self.largest is None or self.size.fixed is not None else min(size, self.largest)
+
+    def _may_be_short(self) -> bool:
+        if self.inside >= self.workers:
+            return False
+        if self.size.fixed is None:
+            return True
+        flow = self.flow  # a size that was asked for is kept while anything else may still come
+        nothing_else = flow.live <= len(self.queue) + self.inside * self.size.fixed
+        return nothing_else and (flow.exhausted or flow.is_waited_for())
+
+    def _choose(self) -> list[Item]:
+        """Take out the items of the next trip; none, if there should be none. Under the lock."""
+        if not self.can_send():
+            return []
+        if self.alone:
+            items = [self.alone.popleft()]
+        else:
+            length, wanted = len(self.queue), self._wanted()
+            if self.size.fixed is None and length < wanted:  # what there is, for all that have nothing to do
+                idle = self.workers - self.inside
+                wanted = -(-length // idle)
+            items = [self.queue.popleft() for _ in range(min(length, wanted))]
+        self.inside += 1
+        return items
+
+    def _send(self, items: list[Item]) -> None:
+        first, flow = self.span[0], self.flow
+        values = [item.outcome for item in items]
+        starts = [item.step - first for item in items] if any(item.step != first for item in items) else None
+        sent = self._count_sent(items, starts)
+        try:
+            future = flow.context.copy().run(places.submit, self.executor, self.trip, values, starts, self.size.seconds)
+        except BaseException as error:
+            for item in self._withdraw(items):
+                flow.post(self._fail, item, Failure(error))
+            if not isinstance(error, Exception):
+                raise
+            return
+        flow.enter(future, items)
+        future.add_done_callback(partial(self._back, items, starts, sent))
+
+    def _count_sent(self, items: Sequence[Item], starts: list[int] | None) -> float:
+        now, counters = perf_counter(), self.flow.counters
+        with self.flow.lock:
+            first = counters[self.span[0]]
+            if starts is None:
+                first.in_flight += len(items)
+                first.seconds_queued += now * len(items) - sum(item.since for item in items)
+                return now
+            for item in items:
+                counters[item.step].in_flight += 1
+                counters[item.step].seconds_queued += now - item.since
+        return now
+
+    # -- coming back --------------------------------------------------------------------------------------------------
+
+    def _back(self, items: list[Item], starts: list[int] | None, sent: float, future: cf.Future[Any]) -> None:
+        """Take what a trip has brought back; on a callback thread."""
+        try:
+            report: Report = future.result()
+            values = unpacked(report)
+        except BaseException as error:
+            self._lost(items, Failure(error), cancelled=future.cancelled())
+        else:
+            self._arrived(items, report, values, sent)
+        finally:
+            self.flow.leave(future)
+
+    def _arrived(self, items: list[Item], report: Report, values: list[Any], sent: float) -> None:
+        flow, end = self.flow, self.span[-1] + 1
+        self.size.learn(report.begun, sum(report.seconds))
+        rest = items[report.begun :]
+        del items[report.begun :]
+        failed = {one.position: one for one in report.failures}
+        alone = flow.steps[self.span[0]].retry is not None
+        with flow.lock:
+            self.inside -= 1
+            self._count(items, rest, report, perf_counter() - sent)
+            self._return(rest)
+            if not failed and not alone:
+                for item, value in zip(items, values, strict=True):
+                    item.outcome = value
+                    item.step = end
+        self.fill()
+        if not failed and not alone:
+            self._pass_on(items)
+            return
+        for position, (item, value) in enumerate(zip(items, values, strict=True)):
+            self._go_on(item, value, failed.get(position), end)
+
+    def _pass_on(self, items: list[Item]) -> None:
+        if self.span[-1] + 1 == len(self.flow.steps):
+            self.flow.finish(items)
+            return
+        for item in items:
+            self.flow.proceed(item)
+
+    def _go_on(self, item: Item, value: Any, failed: Any, end: int) -> None:
+        flow = self.flow
+        if failed is not None:
+            item.step = self.span[0] + failed.step
+            self._fail(item, failed.failure)
+        elif flow.steps[item.step].retry is not None:
+            if flow.conclude(item, value):
+                flow.proceed(item)
+        else:
+            item.outcome, item.step = value, end
+            flow.proceed(item)
+
+    def _fail(self, item: Item, failure: Failure) -> None:
+        if self.flow.conclude(item, failure):
+            self.flow.proceed(item)
+
+    def _lost(self, items: list[Item], failure: Failure, *, cancelled: bool) -> None:
+        """Have the items of a trip that was not made travel alone; a single one fails with the error of the trip."""
+        for item in self._withdraw(items, alone=len(items) > 1 and not cancelled):
+            self._fail(item, failure)
+        self.fill()
+
+    def _withdraw(self, items: list[Item], *, alone: bool = False) -> list[Item]:
+        """Note that `items` were not on a trip after all; return those that do not go again, alone."""
+        counters = self.flow.counters
+        with self.flow.lock:
+            self.inside -= 1
+            for item in items:
+                counters[item.step].in_flight -= 1
+                if alone and item.state is LIVE:
+                    self.alone.append(item)
+                elif item.attempts is None:
+                    counters[item.step].started += 1
+        return [] if alone else items
+
+    def _return(self, rest: list[Item]) -> None:
+        """Put what the trip has not begun to the front. Under the lock."""
+        if rest:
+            now = perf_counter()
+            for item in rest:
+                item.since = now
+            self.queue.extendleft(item for item in reversed(rest) if item.state is LIVE)
+
+    def _count(self, begun: list[Item], rest: list[Item], report: Report, away: float) -> None:
+        """Count what the trip has done. Under the lock."""
+        counters, first = self.flow.counters, self.span[0]
+        for item in (*begun, *rest):
+            counters[item.step].in_flight -= 1
+        on_the_way = max(0.0, away - sum(report.seconds))
+        counters[first].seconds_queued += report.waited + on_the_way * len(begun) / 2
+        dropped = sum(item.state is not LIVE for item in begun) if self.flow.closed else 0
+        for number, (succeeded, seconds) in enumerate(zip(report.succeeded, report.seconds, strict=True), first):
+            counters[number].seconds_run += seconds
+            if self.flow.steps[number].retry is not None:  # which makes a trip of its own; the policy counts the ends
+                counters[number].started += sum(item.attempts is None for item in begun)
+            elif self.flow.steps[number].on_result is not None:
+                counters[number].succeeded += max(0, succeeded - dropped)
+                counters[number].started += succeeded + sum(one.step == number - first for one in report.failures)
+
+    def prune(self) -> None:
+        """Forget the items that were dropped. Under the lock."""
+        self.queue = deque(item for item in self.queue if item.state is LIVE)
+        self.alone = deque(item for item in self.alone if item.state is LIVE)
+
+
+def trip_through(steps: Sequence[Any], span: range) -> Trip:
+    """Return what is called for a trip through `span`; it is called as the steps are."""
+    taken = [steps[number] for number in span]
+    name = "+".join(step.name for step in taken if step.on_result is not None)
+    return Trip(name, tuple(step.on_result for step in taken), tuple(step.timeout for step in taken))
