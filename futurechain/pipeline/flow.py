@@ -20,6 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextvars import copy_context
+from itertools import repeat
 from time import perf_counter
 from typing import Any
 
@@ -27,6 +28,7 @@ from futurechain.failure import Failure
 from futurechain.future import INLINE, Future
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Attempts, outcome_of
+from futurechain.pipeline.runners import Runners
 from futurechain.pipeline.stations import LocalStation, TripStation
 from futurechain.pipeline.statistics import Counters, StepStatistics
 from futurechain.pipeline.steps import Step, fused
@@ -34,6 +36,7 @@ from futurechain.pipeline.steps import Step, fused
 __all__ = ["Flow", "Item"]
 
 LIVE, DONE, DROPPED = "live", "done", "dropped"
+PENDING = object()
 FEWEST = 16
 """Items in the default window at least."""
 
@@ -69,6 +72,8 @@ class Flow:
         self.counters = [Counters(step.name) for step in steps]
         self.local = [LocalStation(self, number) for number in range(len(steps))]
         self.trips = self._trip_stations()
+        self.runners = {step.executor: Runners(self, step.executor) for step in steps if step.shared}
+        self._has_fixed = any(station is not None and station.size.fixed is not None for station in self.trips)
         self.ordered = ordered
         self.order: deque[Item] = deque()
         """In a stream with order: the items from the first that is not handed out on."""
@@ -123,12 +128,21 @@ class Flow:
                 self.unfinished.add(item)
             if station is not None:
                 station.queue.append(item)
-                if not station.can_send():
+                if station.inside >= station.most or not station.can_send():
                     return
         if station is None:
             self.proceed(item)
         else:
             station.fill()
+
+    def is_ready(self) -> bool:
+        """Tell whether something can be handed out; it stays so if it is."""
+        if not self.ordered:
+            return bool(self.ready)
+        try:
+            return self.order[0].state is DONE
+        except IndexError:
+            return False
 
     def end_of_input(self) -> None:
         """Note that no item will follow."""
@@ -160,14 +174,15 @@ class Flow:
     def waiter(self) -> Future[None] | None:
         """Return what is settled when something is ready; None if that is so already."""
         with self.lock:
-            if self._is_ready():
+            if self.is_ready():
                 return None
             consumer = self._consumer = Future()
         self.flush()
         return consumer
 
-    def _is_ready(self) -> bool:
-        return bool(self.order and self.order[0].state is DONE) if self.ordered else bool(self.ready)
+    def is_wanted(self, item: Item) -> bool:
+        """Tell whether somebody may still want `item`."""
+        return item.state is LIVE
 
     def is_waited_for(self) -> bool:
         """Tell whether the consumer waits. Under the lock."""
@@ -195,7 +210,7 @@ class Flow:
             if step.travels(outcome):
                 return self.trips[number].put(item)  # type: ignore[union-attr]
             station = self.local[number]
-            if not station.enter(item):
+            if station.most is not None and not station.enter(item):
                 return None
             if not station.belongs_to(at):
                 return station.start(item)
@@ -247,30 +262,35 @@ class Flow:
                 counters.succeeded += 1
             return True
 
-    def finish(self, items: Iterable[Item]) -> None:
-        """Note that `items` are through all steps."""
+    def finish(self, items: Sequence[Item], values: Sequence[Any] | None = None) -> None:
+        """Note that `items` are through all steps, with `values` if these are not theirs already."""
         futures: list[Any] = []
         with self.lock:
-            for item in items:
+            before = self.live
+            for item, value in zip(items, values or repeat(PENDING)):  # noqa: B905  # one of the two has no end
                 if item.state is not LIVE:
                     continue
+                if value is not PENDING:
+                    item.outcome = value
                 item.state = DONE
                 self.live -= 1
-                self.finished += 1
                 if not self.ordered:
                     self.unfinished.discard(item)
                     self.ready.append(item)
                 if type(item.outcome) is Failure:
                     self.failed += 1
                     if not self.return_exceptions:
+                        self.finished += before - self.live
                         futures += self._cut_behind(item)
-            consumer = self._consumer if self._consumer is not None and self._is_ready() else None
+                        before = self.live
+            self.finished += before - self.live
+            consumer = self._consumer if self._consumer is not None and self.is_ready() else None
             if consumer is not None:
                 self._consumer = None
         _cancel(futures)
         if consumer is not None:
             _wake(consumer)
-        elif any(station is not None and station.size.fixed is not None for station in self.trips):
+        elif self._has_fixed:
             self.flush()
 
     # -- ending -------------------------------------------------------------------------------------------------------
@@ -313,7 +333,7 @@ class Flow:
                 self.live -= 1
                 self.unfinished.discard(item)
                 self.counters[min(item.step, len(self.steps) - 1)].cancelled += 1
-        for station in (*self.local, *self.trips):
+        for station in (*self.local, *{*self.trips}):
             if station is not None:
                 station.prune()
         return [key for key, inside in self.running.items() if all(item.state is DROPPED for item in inside)]

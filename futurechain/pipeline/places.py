@@ -21,6 +21,7 @@ from futurechain.future import INLINE, Future
 __all__ = [
     "check_open",
     "executor_of",
+    "is_limited",
     "is_worker",
     "later",
     "name_of",
@@ -62,6 +63,11 @@ def shares_memory(executor: Any) -> bool:
 def starts_each(executor: Any) -> bool:
     """Tell whether each step of each item counts on `executor`, so that nothing may be put together."""
     return isinstance(executor, LimitedExecutor) and executor.per_second is not None
+
+
+def is_limited(executor: Any) -> bool:
+    """Tell whether `executor` is a view with bounds, where each item counts for itself."""
+    return isinstance(executor, LimitedExecutor)
 
 
 def workers_of(executor: Any) -> int:

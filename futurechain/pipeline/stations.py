@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalStation", "TripStation", "trip_through"]
 
-LIVE = "live"
+LIVE, DONE = "live", "done"
+PLAIN_VALUES = frozenset((bool, bytes, dict, float, int, list, str, tuple, type(None)))
+"""Classes of values that nobody waits for."""
 
 
 class LocalStation:
@@ -43,20 +45,25 @@ class LocalStation:
         self.step = flow.steps[number]
         self.counters = flow.counters[number]
         self.most = self.step.concurrency
+        self.limited = places.is_limited(self.step.executor)
+        self.plain = self.step.kind == "then" and self.step.timeout is None and self.step.retry is None
+        """Whether a run is one call and no more."""
         self.taken = 0
         self.waiting: deque[Item] = deque()
 
     def belongs_to(self, executor: cf.Executor) -> bool:
         """Tell whether the step runs in a thread that works for `executor`."""
         own = self.step.executor
-        return own is INLINE or (own is executor and self.step.shared and not places.starts_each(own))
+        return own is INLINE or (own is executor and self.step.shared and not self.limited)
 
     def enter(self, item: Item) -> bool:
         """Take a slot for `item`; False if it has to wait, or is not wanted any more."""
+        if self.most is None:
+            return True
         with self.flow.lock:
             if item.state is not LIVE:
                 return False
-            if self.most is not None and self.taken >= self.most:
+            if self.taken >= self.most:
                 self.waiting.append(item)
                 return False
             self.taken += 1
@@ -66,19 +73,25 @@ class LocalStation:
         """Have `item`, which has a slot, run on its executor."""
         step, flow = self.step, self.flow
         if step.executor is INLINE or not step.shared:
-            flow.post(self._resume, item)
-            return
+            flow.post(self.resume, item)
+        elif self.limited:
+            self._submit(item)
+        else:
+            flow.runners[step.executor].put(item)
+
+    def _submit(self, item: Item) -> None:
+        """Submit one item alone, where each one counts."""
+        flow = self.flow
         try:
-            task = flow.context.copy().run(places.submit, step.executor, self._resume, item)
-        except BaseException as error:
-            flow.post(self._refuse, item, Failure(error))
-            if not isinstance(error, Exception):
-                raise
+            task = flow.context.copy().run(places.submit, self.step.executor, self.resume, item)
+        except Exception as error:
+            flow.post(self.refuse, item, Failure(error))
             return
         flow.enter(task, (item,))
         task.add_done_callback(self._left)
 
-    def _resume(self, item: Item) -> None:
+    def resume(self, item: Item) -> None:
+        """Run the step for `item`, and those after it as far as this thread may."""
         if self.run(item):
             self.flow.proceed(item, at=self.step.executor)
 
@@ -86,18 +99,25 @@ class LocalStation:
         """Let the item of a task fail that was never run: its executor was shut down, or has broken."""
         if task.cancelled() or task.exception() is not None:
             for item in self.flow.running.get(task, ()):
-                self._refuse(item, outcome_of(task))
+                self.refuse(item, outcome_of(task))
         self.flow.leave(task)
 
-    def _refuse(self, item: Item, failure: Failure) -> None:
+    def refuse(self, item: Item, failure: Failure) -> None:
+        """Let `item`, which has a slot, fail without having run."""
         self._release()
         if self.flow.settle(item, failure):
             self.flow.proceed(item)
 
     def run(self, item: Item) -> bool:
         """Run the step for `item`, which has a slot, in this thread; True if the item can go on."""
-        began = self._begin(item)
-        if began is None:
+        began, counters = perf_counter(), self.counters
+        with self.flow.lock:
+            wanted = item.state is LIVE
+            if wanted:
+                counters.started += item.attempts is None
+                counters.in_flight += 1
+                counters.seconds_queued += began - item.since
+        if not wanted:
             self._release()
             return False
         timeout = None if self.step.timeout is None else Timeout(self.step.timeout, partial(self._expired, item))
@@ -105,22 +125,29 @@ class LocalStation:
         if isinstance(outcome, cf.Future):
             self._wait_for(outcome, item, began, timeout)
             return False
+        if self.plain and self.most is None and type(outcome) is not Failure:
+            return self._end_plainly(item, outcome, began)
         return self._end(item, outcome, began, timeout)
 
-    def _begin(self, item: Item) -> float | None:
-        now, counters = perf_counter(), self.counters
+    def _end_plainly(self, item: Item, value: Any, began: float) -> bool:
+        """Do what `_end` does, where there is less to ask."""
+        counters = self.counters
+        seconds = perf_counter() - began
         with self.flow.lock:
+            counters.in_flight -= 1
+            counters.seconds_run += seconds
             if item.state is not LIVE:
-                return None
-            if item.attempts is None:
-                counters.started += 1
-            counters.in_flight += 1
-            counters.seconds_queued += now - item.since
-        return now
+                return False
+            counters.succeeded += 1
+            item.outcome = value
+            item.step += 1
+            return True
 
     def _call(self, item: Item) -> Any:
         try:
             value = self.step.call(item.outcome)
+            if type(value) in PLAIN_VALUES:
+                return value
             if inspect.iscoroutine(value):
                 return ensure_future(value, on=self.step.executor if self.step.shared else INLINE)
             return wrap_future(value) if isinstance(value, cf.Future) else value
@@ -169,7 +196,7 @@ class LocalStation:
                 self.counters.seconds_run += seconds
             if self.waiting:
                 following = self.waiting.popleft()
-            else:
+            elif self.most is not None:
                 self.taken -= 1
         if following is not None:
             self.start(following)
@@ -237,18 +264,20 @@ class TripStation:
         if self.inside >= self.most:
             return False
         length = len(self.queue)
-        return bool(self.alone) or length >= self._wanted() or (length > 0 and self._may_be_short())
+        return bool(self.alone) or length >= self._wanted() or (length > 0 and self._may_be_short(length))
 
     def _wanted(self) -> int:
         size = self.size.size
         return size if self.largest is None or self.size.fixed is not None else min(size, self.largest)
 
-    def _may_be_short(self) -> bool:
+    def _may_be_short(self, length: int) -> bool:
+        """Tell whether a trip may be sent that is not full: a worker has nothing to do, and not much comes at once."""
         if self.inside >= self.workers:
             return False
+        flow = self.flow
         if self.size.fixed is None:
-            return True
-        flow = self.flow  # a size that was asked for is kept while anything else may still come
+            return not self.inside or flow.exhausted or flow.is_waited_for() or 8 * length >= self._wanted()
+        # a size that was asked for is kept while anything else may still come
         nothing_else = flow.live <= len(self.queue) + self.inside * self.size.fixed
         return nothing_else and (flow.exhausted or flow.is_waited_for())
 
@@ -321,22 +350,19 @@ class TripStation:
             self.inside -= 1
             self._count(items, rest, report, perf_counter() - sent)
             self._return(rest)
-            if not failed and not alone:
-                for item, value in zip(items, values, strict=True):
-                    item.outcome = value
-                    item.step = end
         self.fill()
         if not failed and not alone:
-            self._pass_on(items)
+            self._pass_on(items, values, end)
             return
         for position, (item, value) in enumerate(zip(items, values, strict=True)):
             self._go_on(item, value, failed.get(position), end)
 
-    def _pass_on(self, items: list[Item]) -> None:
-        if self.span[-1] + 1 == len(self.flow.steps):
-            self.flow.finish(items)
+    def _pass_on(self, items: list[Item], values: list[Any], end: int) -> None:
+        if end == len(self.flow.steps):
+            self.flow.finish(items, values)
             return
-        for item in items:
+        for item, value in zip(items, values, strict=True):
+            item.outcome, item.step = value, end
             self.flow.proceed(item)
 
     def _go_on(self, item: Item, value: Any, failed: Any, end: int) -> None:

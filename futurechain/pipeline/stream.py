@@ -20,6 +20,8 @@ from futurechain.pipeline.statistics import StepStatistics
 __all__ = ["Stream"]
 
 B = TypeVar("B")
+OUT, WAIT, END = 0, -1, -2
+"""What `Stream._next_job` says besides how many items to read."""
 REFRESH = 0.2
 """Seconds after which a progress bar is looked after while the consumer waits."""
 
@@ -49,6 +51,8 @@ class Stream(Generic[B]):
         """What can be handed out before there is anything else to do."""
         self._held = 0
         """How many items were read and not handed out, without those in `_ready`."""
+        self._low = 0
+        """While the input is read: how many items may be held before one that is ready goes first."""
         self._make_bar = progress, total
         self._progress = Progress(None, None)
         weakref.finalize(self, places.rescue, flow.close).atexit = False
@@ -78,13 +82,13 @@ class Stream(Generic[B]):
             return cast("B", self._ready.popleft())
         try:
             self._begin()
-            while (more := self._next_job()) != "out":
-                if more == "read":
-                    self._read()
-                elif more == "end":
-                    self._raise_end(StopIteration)
-                else:
+            while (job := self._next_job()) != OUT:
+                if job > 0:
+                    self._read(job)
+                elif job == WAIT:
                     self._wait()
+                else:
+                    self._raise_end(StopIteration)
             return cast("B", self._ready.popleft())
         except BaseException as error:
             self._end(error)
@@ -101,16 +105,21 @@ class Stream(Generic[B]):
         else:
             raise StopIteration
 
-    def _read(self) -> None:
+    def _read(self, count: int) -> None:
+        """Read so many items, and let each in before the next one is read; fewer, if something is ready meanwhile."""
+        source, flow = self._input, self._flow
+        push, is_ready, low = flow.push, flow.is_ready, self._low
         try:
-            value = next(self._input)
+            for _ in range(count):
+                value = next(source)
+                self._held += 1
+                push(value)
+                if self._held > low and is_ready():
+                    break
         except StopIteration:
             self._end_input()
         except Exception as error:
             self._end_input(error)
-        else:
-            self._held += 1
-            self._flow.push(value)
 
     def _wait(self) -> None:
         """Block until something is ready; a worker that waits does what is queued on its own pool."""
@@ -144,10 +153,10 @@ class Stream(Generic[B]):
             return cast("B", self._ready.popleft())
         try:
             self._begin_async()
-            while (more := self._next_job()) != "out":
-                if more == "read":
-                    await self._read_async()
-                elif more == "end":
+            while (job := self._next_job()) != OUT:
+                if job > 0:
+                    await self._read_async(job)
+                elif job == END:
                     self._raise_end(StopAsyncIteration)
                 elif (waiter := self._flow.waiter()) is not None:
                     await waiter
@@ -167,19 +176,21 @@ class Stream(Generic[B]):
         else:
             raise StopAsyncIteration
 
-    async def _read_async(self) -> None:
+    async def _read_async(self, count: int) -> None:
         if not isinstance(self._input, AsyncIterator):
-            return self._read()
+            self._read(count)
+            return
         try:
-            value = await anext(self._input)
+            for _ in range(count):
+                value = await anext(self._input)
+                self._held += 1
+                self._flow.push(value)
+                if self._held > self._low and self._flow.is_ready():
+                    break
         except StopAsyncIteration:
             self._end_input()
         except Exception as error:
             self._end_input(error)
-        else:
-            self._held += 1
-            self._flow.push(value)
-        return None
 
     # -- what both have in common -------------------------------------------------------------------------------------
 
@@ -189,27 +200,30 @@ class Stream(Generic[B]):
         self._input, self._state = iterator, "open"
         self._progress = Progress(*self._make_bar)
 
-    def _next_job(self) -> str:
-        """Return what to do next: "read", "out" (there is something to hand out), "end" or "wait"."""
+    def _next_job(self) -> int:
+        """Return what to do next: read so many items, or `OUT` (there is something to hand out), `WAIT` or `END`."""
         flow, held = self._flow, self._held
-        limit = flow.limit()
+        limit = flow.window or flow.limit()
         reading = self._input is not None and not flow.closed
         half = (limit + 1) // 2
-        if reading and held < half:
-            return "read"
+        low = half - limit // 16  # in a large window some at a time, which is cheaper
+        if reading and (held < low or not held):
+            self._low = half
+            return half - held
         # as many as can go before the window has to be looked at again
-        taken = flow.take(max(1, held - half + 1) if reading else max(1, held))
+        taken = flow.take(held - low + 1 if reading else held)
         if taken:
             self._hand_out(taken)
-            return "out"
+            return OUT
         self._show()
         if reading and held < limit:
-            return "read"
-        return "wait" if held and not self._is_over() else "end"
+            self._low = 0
+            return limit - held
+        return WAIT if held and not self._is_over() else END
 
     def _is_over(self) -> bool:
         with self._flow.lock:
-            return not self._flow.live and not self._flow._is_ready()
+            return not self._flow.live and not self._flow.is_ready()
 
     def _hand_out(self, taken: list[Any]) -> None:
         self._held -= len(taken)
