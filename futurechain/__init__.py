@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from futurechain.viewing.render import render
     from futurechain.failure import Failure
     from futurechain.executors.wrapped_future import wrap_future
+    from futurechain.executors.limit import limit
     from futurechain.future import INLINE, Future, fail, succeed
+    from futurechain.pipeline.pipeline import Pipeline
+    from futurechain.pipeline.stream import Stream
     from futurechain.executors.remote import ProcessPoolExecutor, wrap_executor
     from futurechain.executors.threads import ThreadPoolExecutor
     from futurechain.flow.timing import delay, retry
@@ -40,7 +43,9 @@ __all__ = [
     "INLINE",
     "Failure",
     "Future",
+    "Pipeline",
     "ProcessPoolExecutor",
+    "Stream",
     "ThreadPoolExecutor",
     "debug",
     "delay",
@@ -49,6 +54,7 @@ __all__ = [
     "first",
     "gather",
     "inlineCallbacks",
+    "limit",
     "race",
     "reduce",
     "render",
@@ -62,6 +68,7 @@ __all__ = [
 ]
 
 _NAMES = {
+    "executors.limit": ("limit",),
     "executors.remote": ("ProcessPoolExecutor", "wrap_executor"),
     "executors.threads": ("ThreadPoolExecutor",),
     "executors.wrapped_future": ("wrap_future",),
@@ -70,6 +77,8 @@ _NAMES = {
     "flow.coroutines": ("ensure_future", "inlineCallbacks", "returnValue"),
     "flow.timing": ("delay", "retry"),
     "future": ("INLINE", "Future", "fail", "succeed"),
+    "pipeline.pipeline": ("Pipeline",),
+    "pipeline.stream": ("Stream",),
     "viewing.debug": ("debug",),
     "viewing.render": ("render",),
     "viewing.trace": ("trace",),

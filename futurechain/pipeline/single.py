@@ -68,13 +68,15 @@ class _Caught(_Call):
 
 def _attach(step: Step, future: Future[Any]) -> Future[Any]:
     """Attach a step that runs in our memory, or handles errors, or cleans up."""
+    here = step.executor if step.shared else INLINE
     if step.kind == "finally_":
-        return future.finally_(_Call(step), on=step.executor)
+        return future.finally_(_Call(step), on=here).then(None, on=step.executor)
     if step.on_error is not None and step.kind == "catch":
-        return future.catch(step.types, _Caught(step), on=step.executor)
+        return future.catch(step.types, _Caught(step), on=here).then(None, on=step.executor)
     handler = None if step.on_error is None else _Caught(step)
     if step.on_result is None or (step.timeout is None and step.retry is None):
-        return future.then(None if step.on_result is None else _Call(step), handler, on=step.executor)
+        handled = future.then(None if step.on_result is None else _Call(step), handler, on=here)
+        return handled.then(None, on=step.executor)
     return _apart(step, partial(_run, step), handler, future)
 
 
