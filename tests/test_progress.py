@@ -11,9 +11,9 @@ import sys
 import pytest
 import tqdm
 import tqdm.auto
-from steps import fail_on_threes, increment
 
 from futurechain import Pipeline
+from steps import fail_on_threes, increment
 
 
 class Terminal(io.StringIO):

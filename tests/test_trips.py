@@ -12,6 +12,11 @@ import pytest
 import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
+
+import futurechain
+from futurechain import INLINE, Failure, Pipeline
+from futurechain.errors import StagePicklingError
+from futurechain.pipeline.trips import LONGEST, MOST, Trip, TripSize, unpacked
 from steps import (
     Awkward,
     die_on_threes,
@@ -26,11 +31,6 @@ from steps import (
     value_of,
     with_pid,
 )
-
-import futurechain
-from futurechain import INLINE, Failure, Pipeline
-from futurechain.errors import StagePicklingError
-from futurechain.pipeline.trips import LONGEST, MOST, Trip, TripSize, unpacked
 
 
 class CountingPool(futurechain.ProcessPoolExecutor):

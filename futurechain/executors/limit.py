@@ -6,9 +6,10 @@ A view has a queue of its own in front of the executor's. What it lets through i
 without the view; it is the view that is told when a stage is settled, gives back the slot, and passes the word on. All
 that is pending in a view is registered with the executor as well, so its shutdown waits for it, or cancels it.
 
-A lock guards the queue, the slots, the starts and those who wait for room; under it is decided and never started. A
-stage has a slot from when it leaves the queue until it is settled, whichever way; one that is cancelled in the queue never
-has one. The queue is first come, first served, and so are the callers that wait for room in it.
+A lock guards the queue, the slots, the starts and those who wait for room; under it is decided and never started.
+A stage has a slot from when it leaves the queue until it is settled, whichever way (so a coroutine has one until it
+ends); one that is cancelled in the queue never has one. The queue is first come, first served, and so are the
+callers that wait for room in it.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class Flow:
         """Whether nothing may come in any more."""
         self.exhausted = False
         """Whether nothing will come in any more."""
-        self.running: dict[Any, Sequence[Item]] = {}
+        self.running: dict[Any, Iterable[Item]] = {}
         self._consumer: Future[None] | None = None
         """What the consumer waits for, if it does."""
         self._idle: Future[None] | None = None
@@ -204,18 +204,22 @@ class Flow:
                 number += 1
             item.step = number
             if number == count:
-                return self.finish((item,))
+                self.finish((item,))
+                return
             step = steps[number]
             item.since = perf_counter()
-            if step.travels(outcome):
-                return self.trips[number].put(item)  # type: ignore[union-attr]
+            trips = self.trips[number]
+            if trips is not None and step.travels(outcome):
+                trips.put(item)
+                return
             station = self.local[number]
             if station.most is not None and not station.enter(item):
-                return None
+                return
             if not station.belongs_to(at):
-                return station.start(item)
+                station.start(item)
+                return
             if not station.run(item):
-                return None
+                return
 
     def conclude(self, item: Item, outcome: Any) -> bool:
         """Take `outcome` for that of the step that `item` is in, or for one run of it; True if the item can go on."""
@@ -340,7 +344,7 @@ class Flow:
 
     # -- what runs ----------------------------------------------------------------------------------------------------
 
-    def enter(self, key: Any, items: Sequence[Item]) -> None:
+    def enter(self, key: Any, items: Iterable[Item]) -> None:
         """Note that `key` may still touch `items`; cancel it if nobody wants them."""
         with self.lock:
             self.running[key] = items
@@ -348,16 +352,15 @@ class Flow:
         if not wanted:
             _cancel([key])
 
-    def leave(self, key: Any) -> Sequence[Item]:
-        """Note that `key` touches its items no more; return them."""
+    def leave(self, key: Any) -> None:
+        """Note that `key` touches its items no more."""
         with self.lock:
-            items = self.running.pop(key, ())
+            self.running.pop(key, None)
             idle = self._idle if not self.running else None
             if idle is not None:
                 self._idle = None
         if idle is not None:
             _wake(idle)
-        return items
 
     def post(self, job: Any, item: Item, *args: Any) -> None:
         """Run ``job(item, *args)`` on a callback thread."""

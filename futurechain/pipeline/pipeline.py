@@ -20,8 +20,11 @@ from futurechain.pipeline.steps import (
     check_count,
     check_step,
     describe,
+    fused,
 )
 from futurechain.pipeline.stream import Stream
+from futurechain.viewing.graph import Picture
+from futurechain.viewing.recipe import picture_of
 
 __all__ = ["Pipeline"]
 
@@ -42,8 +45,8 @@ class _Anything:
 class Pipeline(Generic[A, B]):
     """A recipe of steps; each method returns a new one, with one step more.
 
-    A step without ``on=`` goes where the one before it went, before the first ``on=`` to `INLINE`. A pipeline can be used
-    by several threads, and several times. These lines fetch with 16 threads and parse in processes::
+    A step without ``on=`` goes where the one before it went, before the first ``on=`` to `INLINE`. A pipeline can be
+    used by several threads, and several times. These lines fetch with 16 threads and parse in processes::
 
         pipeline = Pipeline().then(fetch, on=threads, concurrency=16).then(parse, on=processes)
         with pipeline.map(urls, window=200) as results:
@@ -89,6 +92,19 @@ class Pipeline(Generic[A, B]):
         retry: Any = None,
         batch: Batch = "auto",
     ) -> Pipeline[X, C]: ...
+    @overload
+    def then(
+        self: Pipeline[_Anything, _Anything],
+        fn: Callable[[X], C],
+        on_error: Callable[[Any], D],
+        *,
+        on: cf.Executor | None = None,
+        name: str | None = None,
+        concurrency: int | None = None,
+        timeout: float | None = None,
+        retry: Any = None,
+        batch: Batch = "auto",
+    ) -> Pipeline[X, C | D]: ...
     @overload
     def then(
         self,
@@ -253,9 +269,9 @@ class Pipeline(Generic[A, B]):
 
         Args:
             items: read lazily in the consumer's thread; an async iterable is for ``async for`` only.
-            window: how many items may be anywhere between "read" and "handed to the consumer". By default enough to keep
-                every worker busy: four for each worker of an executor that shares our memory, and four trips, as
-                long as they are by then, for each worker of another; at least 16, and twice each ``concurrency``.
+            window: how many items may be anywhere between "read" and "handed to the consumer". By default enough to
+                keep every worker busy: four for each worker of an executor that shares our memory, and four trips,
+                as long as they are by then, for each worker of another; at least 16, and twice each ``concurrency``.
             ordered: whether results come in the order of `items`, or as they are ready.
             return_exceptions: whether failures are handed out as results; otherwise the first one is raised.
             progress: ``tqdm.tqdm``, or what can be called so: ``progress(total=...)``, with ``update``, ``set_postfix``
@@ -305,6 +321,15 @@ class Pipeline(Generic[A, B]):
 
     def __repr__(self) -> str:
         return f"<Pipeline {' | '.join(step.name for step in self._steps) or 'without steps'}>"
+
+    def _picture(self) -> Picture:
+        """Return what `render` draws."""
+        trips: list[int | None] = []
+        for number, step in enumerate(self._steps):
+            if len(trips) <= number:
+                alone = step.shared or not step.travels(None) or step.on_result is None
+                trips += [None] if alone else [number] * len(fused(self._steps, number))
+        return picture_of(self._steps, [places.name_of(step.executor) for step in self._steps], trips)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """Return the pictures of the recipe that a notebook shows."""

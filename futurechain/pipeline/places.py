@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -42,9 +43,7 @@ def executor_of(on: Any) -> cf.Executor:
         RuntimeError: if it is shut down.
     """
     home_of(on)
-    if on is INLINE:
-        return INLINE
-    executor = wrap_executor(on)
+    executor: cf.Executor = INLINE if on is INLINE else wrap_executor(on)
     check_open(executor)
     return executor
 
@@ -112,8 +111,6 @@ def is_worker() -> bool:
 
 def noted(failure: Failure, stage: str, number: int, total: int, executor: Any) -> Failure:
     """Note on the exception which step has raised it; return `failure`."""
-    try:
+    with suppress(Exception):  # an exception that takes no notes goes without
         annotate(failure.value, stage, number, total, name_of(executor))
-    except Exception:
-        pass  # an exception that takes no notes goes without
     return failure

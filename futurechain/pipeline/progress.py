@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 __all__ = ["Bar", "Progress", "check_progress"]
 
@@ -34,10 +35,9 @@ def check_progress(progress: Any) -> Callable[..., Bar] | None:
         return None
     if progress is True:
         try:
-            from tqdm.auto import tqdm
+            return cast("Callable[..., Bar]", import_module("tqdm.auto").tqdm)
         except ImportError:
             raise ImportError("progress=True needs tqdm: install the extra futurechain[progress]") from None
-        return tqdm  # type: ignore[no-any-return]
     if isinstance(progress, ModuleType):
         progress = getattr(progress, "tqdm", progress)
     if not callable(progress):

@@ -1,8 +1,8 @@
 """Tasks on a pool that shares our memory, each of which runs the steps of one item after the other.
 
-A task for each item would cost more than the steps do. So a flow has at most one runner for each worker in the pool; one
-ends when nothing is queued, and goes to the end of the pool's queue after its turn, so that others get theirs. A
-worker is held by an item just as long as it would be without.
+A task for each item would cost more than the steps do. So a flow has at most one runner for each worker of the pool.
+A runner ends when nothing is queued, and goes to the end of the pool's queue after its turn, so that others get
+theirs. An item holds a worker just as long as it would without.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Runners:
         self.most = places.workers_of(executor)
         self.active = 0
         """How many are queued or running."""
+        names = [step.name for step in flow.steps if step.executor is executor]
+        self._turn = _Turn(self, "+".join(names))
         self.begun: deque[Item] = deque()
         self.fresh: deque[Item] = deque()
 
@@ -52,7 +54,7 @@ class Runners:
 
     def _hire(self) -> None:
         try:
-            task = self.flow.context.copy().run(places.submit, self.executor, self._work)
+            task = self.flow.context.copy().run(places.submit, self.executor, self._turn)
         except BaseException as error:
             self._refused(Failure(error))
             if not isinstance(error, Exception):
@@ -61,7 +63,7 @@ class Runners:
         self.flow.enter(task, self)
         task.add_done_callback(self._left)
 
-    def _work(self) -> None:
+    def work(self) -> None:
         """Run items until there are none, or the turn is over; the body of a task."""
         flow, until = self.flow, perf_counter() + TURN
         while (item := self._next()) is not None:
@@ -83,7 +85,9 @@ class Runners:
     def _left(self, task: cf.Future[Any]) -> None:
         """Replace a runner that never ran: it was cancelled, or the pool has ended or broken."""
         if task.cancelled() or task.exception() is not None:
-            if any(self.flow.is_wanted(item) for item in tuple(self)):
+            with self.flow.lock:
+                wanted = any(self.flow.is_wanted(item) for item in self)
+            if wanted:
                 self._hire()
             else:
                 self._work_off()
@@ -97,3 +101,16 @@ class Runners:
         """Let what waits fail; on callback threads, since this may be the consumer's."""
         while (item := self._next()) is not None:
             self.flow.post(self.flow.local[item.step].refuse, item, failure)
+
+
+class _Turn:
+    """The work of a runner, with a name that a trace can show."""
+
+    __slots__ = ("__qualname__", "_runners")
+
+    def __init__(self, runners: Runners, name: str) -> None:
+        self._runners = runners
+        self.__qualname__ = name
+
+    def __call__(self) -> None:
+        self._runners.work()

@@ -150,7 +150,8 @@ class LocalStation:
                 return value
             if inspect.iscoroutine(value):
                 return ensure_future(value, on=self.step.executor if self.step.shared else INLINE)
-            return wrap_future(value) if isinstance(value, cf.Future) else value
+            # a stage of our own: the same future may be returned for several items, and cancelled for one
+            return wrap_future(value).then(None, on=INLINE) if isinstance(value, cf.Future) else value
         except KeyboardInterrupt as error:
             if current_thread() is main_thread():  # it is the user's, for the program: the stream ends
                 self._end(item, Failure(error), perf_counter(), None)
@@ -302,7 +303,8 @@ class TripStation:
         starts = [item.step - first for item in items] if any(item.step != first for item in items) else None
         sent = self._count_sent(items, starts)
         try:
-            future = flow.context.copy().run(places.submit, self.executor, self.trip, values, starts, self.size.seconds)
+            trip = self.trip.of(len(items))
+            future = flow.context.copy().run(places.submit, self.executor, trip, values, starts, self.size.seconds)
         except BaseException as error:
             for item in self._withdraw(items):
                 flow.post(self._fail, item, Failure(error))

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, Generic, NoReturn, Self, TypeVar, cast
 
 from futurechain.failure import Failure
-from futurechain.future import Future
 from futurechain.pipeline import places
 from futurechain.pipeline.flow import Flow
 from futurechain.pipeline.progress import Progress
@@ -289,7 +288,9 @@ class Stream(Generic[B]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:

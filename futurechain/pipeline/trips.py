@@ -4,9 +4,9 @@ A trip is one call of a `Trip` there. It measures each item and step, ends itsel
 up, and returns a `Report` of what was done; what it has not begun is sent again. An item that fails, or whose error or
 result cannot be pickled, fails alone: whatever could keep the report from travelling back is found out there.
 
-How many items a trip takes is learnt from these measurements (`TripSize`): so many that the work takes 10 ms. Sizes of 2
-to 3 ms reach 90 % of what can be had, 10 ms 95 %, and more buys nothing. A prediction cannot bound a trip when the work
-changes, since what is on its way was sized before; so the worker looks at its clock after each item.
+How many items a trip takes is learnt from these measurements (`TripSize`): so many that the work takes 10 ms. Trips
+of 2 to 3 ms reach 90 % of what can be had, 10 ms 95 %, and more buys nothing. A prediction cannot bound a trip when
+the work changes, since what is on its way was sized before; so the worker looks at its clock after each item.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ class Trip:
         """The function of each step; None where a step has nothing to do there."""
         self.timeouts = timeouts
         """The seconds that each step may take."""
+
+    def of(self, items: int) -> Trip:
+        """Return the same trip for so many items, which its name tells: a trace shows it."""
+        return self if items == 1 else Trip(f"{self.__qualname__} ×{items}", self.calls, self.timeouts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Trip, (self.__qualname__, self.calls, self.timeouts)
