@@ -343,12 +343,12 @@ class TripStation:
 
     def _arrived(self, items: list[Item], report: Report, values: list[Any], sent: float) -> None:
         flow, end = self.flow, self.span[-1] + 1
-        self.size.learn(report.begun, sum(report.seconds))
         rest = items[report.begun :]
         del items[report.begun :]
         failed = {one.position: one for one in report.failures}
         alone = flow.steps[self.span[0]].retry is not None
         with flow.lock:
+            self.size.learn(report.begun, sum(report.seconds))
             self.inside -= 1
             self._count(items, rest, report, perf_counter() - sent)
             self._return(rest)
