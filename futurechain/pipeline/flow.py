@@ -188,6 +188,11 @@ class Flow:
         """Tell whether the consumer waits. Under the lock."""
         return self._consumer is not None
 
+    def is_any_before(self, number: int) -> bool:
+        """Tell whether an item has not come to the step `number` yet. Under the lock."""
+        items = reversed(self.order) if self.ordered else self.unfinished
+        return any(item.step < number and item.state is LIVE for item in items)
+
     def work_here(self) -> cf.Future[Any] | None:
         """Return a future that a waiting worker can help with, if there is one."""
         with self.lock:

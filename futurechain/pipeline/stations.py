@@ -278,9 +278,8 @@ class TripStation:
         flow = self.flow
         if self.size.fixed is None:
             return not self.inside or flow.exhausted or flow.is_waited_for() or 8 * length >= self._wanted()
-        # a size that was asked for is kept while anything else may still come
-        nothing_else = flow.live <= len(self.queue) + self.inside * self.size.fixed
-        return nothing_else and (flow.exhausted or flow.is_waited_for())
+        # a size that was asked for is kept while another item may still come
+        return (flow.exhausted or flow.is_waited_for()) and not flow.is_any_before(self.span[0])
 
     def _choose(self) -> list[Item]:
         """Take out the items of the next trip; none, if there should be none. Under the lock."""
