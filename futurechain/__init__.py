@@ -3,7 +3,7 @@
 General layout, each module importing only from those above it:
 
 * `errors`, `failure`: how a call ends badly; `clock`: time; `run`: what a thread is doing for the library
-* `crew`: callback threads; `report`: errors that nobody saw
+* `callback_threads`: callback threads; `report`: errors that nobody saw
 * `links`: who waits for a future, and the atomic steps that decide every race; `dispatch`: where a stage runs
 * `standard`, `plans`: the standard interface; what a stage does with an outcome
 * `outcomes`, `adoption`, `settling`, `cancelling`: how a stage ends, and how that travels
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from futurechain.viewing.render import render
     from futurechain.failure import Failure
     from futurechain.executors.wrapped_future import wrap_future
+    from futurechain.executors.inline import INLINE
     from futurechain.executors.limit import limit
-    from futurechain.future import INLINE, Future, fail, succeed
+    from futurechain.future import Future, fail, succeed
     from futurechain.pipeline.pipeline import Pipeline
     from futurechain.pipeline.stream import Stream
     from futurechain.executors.remote import ProcessPoolExecutor, wrap_executor
@@ -76,7 +77,8 @@ _NAMES = {
     "flow.combinators": ("first", "gather", "race", "reduce", "some"),
     "flow.coroutines": ("ensure_future", "inlineCallbacks", "returnValue"),
     "flow.timing": ("delay", "retry"),
-    "future": ("INLINE", "Future", "fail", "succeed"),
+    "executors.inline": ("INLINE",),
+    "future": ("Future", "fail", "succeed"),
     "pipeline.pipeline": ("Pipeline",),
     "pipeline.stream": ("Stream",),
     "viewing.debug": ("debug",),

@@ -57,7 +57,7 @@ class Timer:
         """Tell whether it is still to fire."""
         return bool(self._call)
 
-    def fire(self) -> None:
+    def _fire(self) -> None:
         """Make the call, unless withdrawn; what it raises is reported and goes no further."""
         try:
             fn, args = self._call.pop()
@@ -125,7 +125,7 @@ class Clock:
         while True:
             heap = self._take_in(heap, numbers)
             while heap and heap[0][0] <= monotonic():
-                heapq.heappop(heap)[2].fire()
+                heapq.heappop(heap)[2]._fire()
             self._until = heap[0][0] if heap else FOREVER
             if self._inbox and (not heap or any(timer.deadline < self._until for timer in tuple(self._inbox))):
                 continue  # came in while we were busy, and saw an old `_until`

@@ -48,27 +48,23 @@ class Failure:
 
     Args:
         value: the exception; without it, the one that is being handled (``sys.exception()``).
-        path: the names of the stages from the one that raised it to the end of the chain, for reports.
 
     Raises:
         TypeError: if `value` is not an exception, or is missing where none is being handled.
     """
 
-    __slots__ = ("__weakref__", "path", "value")
+    __slots__ = ("__weakref__", "value")
 
     value: BaseException
     """The exception itself."""
-    path: tuple[str, ...]
-    """The stages from the one that raised it to the end of the chain, as far as they were known then."""
 
-    def __init__(self, value: BaseException | None = None, *, path: tuple[str, ...] = ()) -> None:
+    def __init__(self, value: BaseException | None = None) -> None:
         error = sys.exception() if value is None else value
         if not isinstance(error, BaseException):
             wanted = "an exception instance, as in Failure(ValueError('...'))"
             given = "nothing, and no exception is being handled" if error is None else repr(error)
             raise TypeError(f"Failure() wants {wanted}, not {given}")
         _set(self, "value", error)
-        _set(self, "path", path)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a Failure is frozen: {name!r} cannot be set")

@@ -1,42 +1,33 @@
-"""`Future`: a ``concurrent.futures.Future`` that can be chained.
+"""`Future`: a ``concurrent.futures.Future`` that can be chained; and the kinds of stages, which are futures too.
 
-A stage *is* the future it returns: `Plain` and `Callback_` hold one function for values and run in the thread that
-settles their parent, `Local` does so with a `Plan`, `Hop` runs on an executor. `links` decides who may settle a future
-and who sees its dependents, `settling` is the loop that carries outcomes on, `adoption` what happens when a handler
-returns a future, `cancelling` how cancellation travels.
-
-A child holds its parent, to cancel it when nobody else wants it. A parent that a *producer* has to settle (a bare
-``Future()``) is held by a weak reference: it must die when the producer drops it, and takes its dependents out of
-their misery then (`LostFutureError`).
+Here stands what users see: signatures and what they promise. How it comes true is in `futurechain.core`; the methods
+that have a faster form there are exchanged for that at the end of this module.
 """
 
 from __future__ import annotations
 
 import concurrent.futures as cf
 import os
-import sys
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import copy_context
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast, overload
 from weakref import ref
 
 from futurechain import clock
-from futurechain.core import unobserved as report
-from futurechain.core.flatten import PLAIN_VALUES, break_ring, pin, resolve
-from futurechain.core.cancel import expire, give_up
-from futurechain.core.scheduler import Call, Home, Place, Tail, chain_end, chain_of, extend, home_of, later
-from futurechain.errors import CancelledError, LostFutureError
-from futurechain.failure import Failure
-from futurechain.core.state import FORWARDED, PENDING, PLAIN, RUNNING, TICKET, Pending, Token, attach, claim, consumers, withdraw
-from futurechain.core.outcomes import failed, path_behind, publish
-from futurechain.core.handlers import Callbacks, Catch, Expiry, Finally, Plan, Then, check_handler, check_types, label
-from futurechain.core.thread_state import DEEPEST, Run, here
-from futurechain.core.loop import carry_on, execute, flush, leave, put_off, settle, start, take_queued
+from futurechain.core import fast
+from futurechain.core.attaching import append_stage, attach_local, attach_stage, clean_up, kinds
+from futurechain.core.cancel import cancel_owned, expire
+from futurechain.core.flatten import pin
+from futurechain.core.handlers import Callbacks, Catch, Expiry, Finally, Handler, Then, check_handler, check_types, label
+from futurechain.core.loop import INLINE_KINDS, InlineDependent, LocalDependent, QueuedDependent
+from futurechain.core.lost import Guard, finalize
+from futurechain.core.scheduler import chain_end, later
+from futurechain.core.state import Pending, claim, consumers
 from futurechain.core.stdlib import StandardFuture
-from futurechain.core.observers import watch
+from futurechain.errors import CancelledError
+from futurechain.failure import Failure
 
-__all__ = ["INLINE", "MISSING", "Future", "Hop", "Local", "fail", "new_task", "stage_on", "succeed"]
+__all__ = ["ExecutorStage", "Future", "LocalStage", "Stage", "fail", "succeed"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,8 +38,6 @@ Waited: TypeAlias = cf.Future[U] | Coroutine[Any, Any, U]
 E = TypeVar("E", bound=BaseException)
 Types: TypeAlias = type[E] | tuple[type[E], ...]
 Executor: TypeAlias = cf.Executor
-
-MISSING: Any = Token("MISSING")
 
 
 class Future(StandardFuture[T]):
@@ -65,12 +54,6 @@ class Future(StandardFuture[T]):
     """
 
     __slots__ = ()
-
-    def __init__(self) -> None:
-        self._link = [TICKET]
-        self._outcome = PENDING
-        self._fn = self._parent = None
-        self._home = _HERE
 
     # -- the promise family ---------------------------------------------------------------------------------------
 
@@ -118,28 +101,7 @@ class Future(StandardFuture[T]):
         Raises:
             TypeError: if a handler is neither callable nor None, or `on` is no executor.
         """
-        place = self._home
-        if on is None and on_error is None and place.local and callable(on_result):
-            child: Any = Plain()  # the fast path: what `_attach` does, in place
-            child._home = place.next or place.grow()
-            child._fn = on_result
-            child._outcome = PENDING
-            if type(self) is Future:  # what `_anchor` does, in place
-                self.__class__ = Guarded
-                child._parent = ref(self)
-            else:
-                child._parent = self._anchor()
-            own = child._link = [None]  # room for one dependent, which is the rule, in 8 bytes
-            del own[0]
-            link = self._link
-            if len(link) != 1:  # somebody waits already, or it is settled
-                return _connect(self, child)  # type: ignore[no-any-return]
-            link.append(child)
-            return child if self._outcome is PENDING else _too_late(self, child)  # type: ignore[no-any-return]
-        check_handler(on_result, "then")
-        if on is None and on_error is None and on_result is not None:
-            return stage_on(self, on_result, None)
-        return stage_on(self, Then(on_result, check_handler(on_error, "then")), on)
+        return attach_stage(self, Then(check_handler(on_result, "then"), check_handler(on_error, "then")), on)  # type: ignore[no-any-return]
 
     @overload
     def catch(self, handler: None, /, *, on: Executor | None = None) -> Future[T]: ...
@@ -167,12 +129,12 @@ class Future(StandardFuture[T]):
             TypeError: if the arguments are not of that form.
         """
         if len(args) == 1 and not (isinstance(args[0], type) and issubclass(args[0], BaseException)):
-            return self.then(None, check_handler(args[0], "catch"), on=on)
+            return attach_stage(self, Then(None, check_handler(args[0], "catch")), on)
         if len(args) != 2:
             given = f"{args[0].__name__} and no handler" if len(args) == 1 else f"{len(args)} arguments"
             raise TypeError(f"catch() takes catch(handler) or catch(types, handler), not {given}")
         wanted, handler = check_types(args[0]), check_handler(args[1], "catch")
-        return stage_on(self, Plan() if handler is None else Catch(wanted, handler), on)
+        return attach_stage(self, Handler() if handler is None else Catch(wanted, handler), on)
 
     def finally_(self, fn: Callable[[], object] | None, *, on: Any = None) -> Future[T]:
         """Attach a stage that calls ``fn()`` however this future ends, and keeps its outcome.
@@ -187,7 +149,7 @@ class Future(StandardFuture[T]):
             TypeError: if `fn` is neither callable nor None.
         """
         check_handler(fn, "finally_")
-        return stage_on(self, Plan() if fn is None else Finally(fn), on)
+        return attach_stage(self, Handler() if fn is None else Finally(fn), on)
 
     # -- Twisted's family -----------------------------------------------------------------------------------------
 
@@ -212,11 +174,11 @@ class Future(StandardFuture[T]):
         """
         on_result = check_handler(callback, "addCallbacks")
         on_error = check_handler(errback, "addCallbacks")
-        plan = Callbacks(
+        handler = Callbacks(
             None if on_result is None else (on_result, tuple(callbackArgs or ()), dict(callbackKeywords or {})),
             None if on_error is None else (on_error, tuple(errbackArgs or ()), dict(errbackKeywords or {})),
         )
-        return cast("Future[Any]", _append(self, _new(Local, plan, None)))
+        return append_stage(self, handler)
 
     @overload
     def addCallback(self, callback: None) -> Future[T]: ...
@@ -234,27 +196,8 @@ class Future(StandardFuture[T]):
         Raises:
             TypeError: if `callback` is neither callable nor None.
         """
-        if args or kwargs or not callable(callback):
-            check_handler(callback, "addCallback")
-            return self.addCallbacks(callback, None, args, kwargs)
-        child: Any = Callback_()
-        child._fn = callback
-        child._outcome = PENDING
-        child._parent = None
-        own = child._link = [None]
-        del own[0]
-        place = self._home
-        end = extend((place() if type(place) is Tail else None) or chain_of(self), child)
-        child._parent = end._anchor() if end._weakly_held else end
-        link = end._link
-        if len(link) < 2 and end._outcome is PENDING:  # as in `then`
-            link.append(child)
-            if end._outcome is not PENDING:
-                return _too_late(end, child)  # type: ignore[no-any-return]
-            if own:  # another thread has seen it at the end of the chain before it was attached
-                break_ring(child, end)
-            return child  # type: ignore[no-any-return]
-        return _connect(end, child)  # type: ignore[no-any-return]
+        check_handler(callback, "addCallback")
+        return self.addCallbacks(callback, None, args, kwargs)
 
     @overload
     def addErrback(self, errback: None) -> Future[T]: ...
@@ -303,7 +246,7 @@ class Future(StandardFuture[T]):
 
     def shield(self) -> Future[T]:
         """Return a future with the same outcome, whose cancellation does not reach this one."""
-        return cast("Future[T]", _attach(self, _new(Shield, Plan(), self._home.next or self._home.grow())))
+        return attach_local(Shield, self, Handler(), self._scheduler)
 
     def timeout(self, seconds: float, exception: BaseException | None = None) -> Future[T]:
         """Return a future with the same outcome, or `exception` if that takes longer than `seconds`.
@@ -322,16 +265,14 @@ class Future(StandardFuture[T]):
         if not (exception is None or isinstance(exception, BaseException)):
             raise TypeError(f"timeout() wants an exception such as ValueError('...'), not {exception!r}")
         error = TimeoutError(f"not settled within {seconds:g} seconds") if exception is None else exception
-        failure = Failure(error)
-        plan = Expiry()
-        child = _new(Local, plan, self._home.next or self._home.grow())
-        _attach(self, child)
+        handler = Expiry()
+        child = attach_local(LocalStage, self, handler, self._scheduler)
         if not child.done():
-            timer = clock.call_later(seconds, expire, ref(child), failure)
-            plan.withdraw = timer.cancel
+            timer = clock.call_later(seconds, expire, ref(child), Failure(error))
+            handler.withdraw = timer.cancel
             if child.done():  # settled while the timer was being set
                 timer.cancel()
-        return cast("Future[T]", child)
+        return child  # type: ignore[no-any-return]
 
     def cancel(self) -> bool:
         """Cancel the future, and upward what nobody else consumes; runs local dependents in this thread.
@@ -341,11 +282,11 @@ class Future(StandardFuture[T]):
         """
         if self.running() or not claim(self):
             return self.cancelled()
-        give_up(self, Failure(CancelledError()))
+        cancel_owned(self, Failure(CancelledError()))
         return True
 
     def __await__(self) -> Generator[Any, Any, T]:
-        self._heard()
+        self._observed()
         if not self.done():
             yield from later("suspend")(self)
         return self.result()
@@ -357,50 +298,31 @@ class Future(StandardFuture[T]):
             failed = type(outcome) is Failure
             name = f"raised {type(outcome.value).__name__}" if failed else f"returned {type(outcome).__name__}"
             state = "cancelled" if self.cancelled() else f"finished {name}"
-        stage = "" if self._fn is None else f" stage {label(self._fn)}"
+        stage = "" if self._handler is None else f" stage {label(self._handler)}"
         waiting = sum(1 for _ in consumers(self))
         behind = f", {waiting} dependent{'' if waiting == 1 else 's'}" if waiting else ""
-        return f"<Future{stage} {state} on {self._home.home.name}{behind}>"
+        return f"<Future{stage} {state} on {self._scheduler.name}{behind}>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """Return the pictures of this future's chain that a notebook shows."""
         return cast("dict[str, str]", later("mimebundle")(self))
 
-    # -- for the other modules --------------------------------------------------------------------------------------
+    # -- for the core -----------------------------------------------------------------------------------------------
 
-    def _settle(self, outcome: Any) -> None:
-        settle(self, outcome)
-
-    _carry_on = carry_on  # pyright: ignore[reportAssignmentType]  # for the name of its first parameter
-    _execute = execute
-
-    def _before_blocking(self) -> None:
-        run = here.run
-        flush(run)
-        if run.pool is not None:
-            take_queued(self, run)
-
-    def _leave(self) -> None:
-        if not here.run.depth:
-            leave(here.run)
-
-    def _clean_up(self, plan: Plan) -> None:
+    def _clean_up(self, handler: Handler) -> None:
         """Do what is left to do when this stage was cancelled before its turn."""
-        if type(plan) is Finally:
-            if not plan.begun:
-                _attach(succeed(None), _detached(plan.fn, self._home))
-        else:
-            plan.cancelled(self._home)
+        clean_up(self, handler)
 
-    def _anchor(self) -> Any:
-        if not self._weakly_held:
+    def _as_source(self) -> Any:
+        """Return what a dependent has as its source: this future, or a weak reference to a bare one, guarded."""
+        if not self._held_weakly:
             return self
         if type(self) is Future:
             self.__class__ = Guarded
         elif type(self) is not Guarded and "_guard" not in self.__dict__:  # a class of the user's
             guard = Guard()
             if self.__dict__.setdefault("_guard", guard) is guard:  # the one step that decides whose it is
-                guard.link = self._link
+                guard.watch_over(self)
         return ref(self)
 
     _pin = pin
@@ -414,46 +336,10 @@ class Guarded(Future[T]):
     """
 
     __slots__ = ()
-
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:  # modules may be gone then
-        if self._link and not is_finalizing():
-            _abandon(self._link)
+    __del__ = finalize
 
 
-Guarded.__name__, Guarded.__qualname__ = "Future", "Future"
-
-
-class Guard:
-    """The same for a class of the user's, which has to stay what it is: an object that dies with the future."""
-
-    __slots__ = ("link",)
-    link: list[Any] | None
-
-    def __init__(self) -> None:
-        self.link = None
-
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if self.link and not is_finalizing():
-            _abandon(self.link)
-
-
-def _abandon(link: list[Any]) -> None:
-    """Let what depends on a future that its producer dropped fail, on a callback thread; until then it can be cancelled."""
-    if not (withdraw(link, TICKET) or withdraw(link, RUNNING)) or not link:
-        return
-    lost: Any = Stage()  # not by `fail`, which would expect somebody to look at it
-    lost._home, lost._link, lost._outcome, lost._fn, lost._parent = _HERE, link, PENDING, None, None
-    for entry in consumers(lost):
-        for waiting in (entry, getattr(entry, "target", None)):
-            if isinstance(waiting, Stage) and type(waiting._parent) is ref:
-                waiting._parent = lost
-    report.rescue(partial(_fail_lost, lost))
-
-
-def _fail_lost(lost: Any) -> None:
-    error = LostFutureError("the future this stage waits for was dropped by its producer without being settled")
-    lost._outcome = Failure(error, path=path_behind(lost))
-    carry_on(lost)
+# -- the kinds of stages ------------------------------------------------------------------------------------------------
 
 
 class Stage(Future[T]):
@@ -461,180 +347,60 @@ class Stage(Future[T]):
 
     __slots__ = ()
     __init__ = object.__init__
-    set_result = StandardFuture._give_result
-    _weakly_held = False
+    _held_weakly = False
 
 
-class Plain(Stage[T]):
-    """A local stage with one function for values: the fast path."""
-
-    __slots__ = ()
-
-
-def _then(self: Any, on_result: Any = None, on_error: Any = None, *, on: Any = None) -> Any:
-    """Do what `Future.then` does, for a `Plain` stage, where there is less to ask."""
-    link = self._link
-    if link or on is not None or on_error is not None or not callable(on_result):
-        return Future.then(self, on_result, on_error, on=on)
-    child: Any = Plain()
-    place = self._home
-    child._home = place.next or place.grow()
-    child._fn = on_result
-    child._outcome = PENDING
-    child._parent = self
-    own = child._link = [None]
-    del own[0]
-    link.append(child)
-    return child if self._outcome is PENDING else _too_late(self, child)
-
-
-Plain.then = wraps(Future.then)(_then)
-
-
-class Settled(Stage[T]):
-    """A stage, or a bare future, that was settled when it was made: three stores less."""
+class InlineStage(InlineDependent, Stage[T]):
+    """A promise-family stage with one function for values, in the thread that settles its source."""
 
     __slots__ = ()
-    _fn = _parent = None
-    _link = ()
 
 
-def _then_at_once(self: Any, on_result: Any = None, on_error: Any = None, *, on: Any = None) -> Any:
-    """Do what `Future.then` does, for a future that is settled: run the function here and now."""
-    run = here.run
-    if on is not None or on_error is not None or run.depth or not callable(on_result):
-        plan = Then(check_handler(on_result, "then"), check_handler(on_error, "then"))
-        return stage_on(self, plan, on)
-    place, value = self._home, self._outcome
-    if type(value) is not Failure:
-        run.depth = 1
-        try:
-            value = on_result(value)
-        except BaseException as error:
-            return _begin(place, on_result, run, [error])
-        finally:
-            run.depth = 0
-        if type(value) not in PLAIN_VALUES or run.later or run.stack or run.interrupt is not None:
-            values = [value]
-            del value  # no cycle: a traceback may keep this frame
-            return _begin(place, on_result, run, None, values)
-        child: Any = Settled()
-    else:
-        child = Settled()
-        self._heard()
-        report.unheard(child, value)
-    child._home = place.next or place.grow()
-    child._outcome = value
-    return child
-
-
-Settled.then = wraps(Future.then)(_then_at_once)
-
-
-class Callback_(Stage[T]):  # noqa: N801  # `links.Callback` is another thing
+class TwistedStage(InlineDependent, Stage[T]):
     """A Twisted-family stage with one function for values."""
 
     __slots__ = ()
     _twisted = True
 
 
-class Local(Stage[T]):
-    """A local stage with a plan."""
+class LocalStage(LocalDependent, Stage[T]):
+    """Any other stage in the thread that settles its source; and what has no source among futures."""
 
     __slots__ = ()
 
 
-class Watched(Stage[T]):
-    """What `then` makes instead of a `Plain` stage while somebody watches (see `watching`)."""
-
-    __slots__ = ("_record",)
-
-
-class Shield(Local[T]):
+class Shield(LocalStage[T]):
     """A stage whose cancellation does not go up."""
 
     __slots__ = ()
     _shielded = True
 
 
-class Hop(Stage[T]):
+class ExecutorStage(QueuedDependent, Stage[T]):
     """A stage, or a task, that runs on an executor, in the context in which it was attached."""
 
     __slots__ = ("_call", "_context")
-    _hops = True
-    _call: Any
-    _context: Any
+    _on_executor = True
 
 
-PLAIN.update((Plain, Callback_))
+class SettledStage(Stage[T]):
+    """A stage, or a future, that was settled when it was made: three stores less."""
 
-
-class _InlineHome(Home):
     __slots__ = ()
-
-    def start(self, stage: Any, call: Call) -> None:
-        stage._execute(call)
-
-
-class InlineExecutor(cf.Executor):
-    """Run everything at once, in the thread that submits it or that settles the stage before."""
-
-    def __init__(self) -> None:
-        self._home = _InlineHome("INLINE", local=True)
-
-    def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call ``fn(*args, **kwargs)`` now; return its future, settled unless it returned a pending one.
-
-        Raises:
-            TypeError: if `fn` is missing or not callable.
-        """
-        task = new_task(Stage(), fn, self._home.at(1))
-        try:
-            task._execute((fn, args, kwargs))
-            return cast("Future[T]", task)
-        finally:
-            del task
-
-    def __repr__(self) -> str:
-        return "INLINE"
-
-    def __reduce__(self) -> str:
-        return "INLINE"
+    _handler = _source = None
+    _dependents = ()  # type: ignore[assignment]  # it gets none
 
 
-def new_task(task: Any, fn: Any, place: Place) -> Any:
-    """Prepare the future of a submitted function.
-
-    Raises:
-        TypeError: if `fn` is missing or not callable.
-    """
-    if not callable(fn):
-        given = "nothing" if fn is MISSING else repr(fn)
-        raise TypeError(f"submit() wants a function, as in submit(fn, *args, **kwargs), not {given}")
-    task._fn = task._parent = None
-    task._home = place
-    task._outcome = PENDING
-    task._link = [TICKET]
-    if watch.on:
-        task._fn = fn  # for its name
-        watch.attached(task, ())
-        task._fn = None
-    return task
+for _cls in (Guarded, InlineStage, TwistedStage, LocalStage, Shield, ExecutorStage, SettledStage):
+    _cls.__name__ = _cls.__qualname__ = "Future"  # what users see in messages
 
 
-INLINE = InlineExecutor()
-"""The executor that runs at once, in the thread that submits or that settles the stage before."""
-_HERE = INLINE._home.root
+# -- futures that are settled already -------------------------------------------------------------------------------------
 
 
 def succeed(value: U) -> Future[U]:
     """Return a future that has `value` already; a `Failure` makes it a failed one."""
-    future: Any = Settled()
-    future._outcome = value
-    future._home = _HERE
-    if type(value) is Failure:
-        report.unheard(future, cast("Failure", value))
-    return cast("Future[U]", future)
+    return cast("Future[U]", fast.succeed(value))
 
 
 def fail(exception: BaseException | Failure) -> Future[Any]:
@@ -650,157 +416,26 @@ def fail(exception: BaseException | Failure) -> Future[Any]:
     return succeed(Failure(exception))
 
 
-# -- attaching ------------------------------------------------------------------------------------------------------
+# -- the fast forms -----------------------------------------------------------------------------------------------------
+
+kinds.inline, kinds.local, kinds.queued, kinds.twisted = InlineStage, LocalStage, ExecutorStage, TwistedStage
+INLINE_KINDS.update((InlineStage, TwistedStage))
+fast.use(Future, Guarded, InlineStage, SettledStage, TwistedStage)
 
 
-def _new(kind: type[Any], plan: Any, place: Place | None) -> Any:
-    stage = kind()
-    stage._fn = plan
-    stage._home = place
-    return stage
+def _in_place(plain: Any, fast_form: Any) -> Any:
+    """Return the fast form with the signature and the docstring of the plain one, which stays reachable."""
+    return wraps(plain)(fast_form)
 
 
-def stage_on(parent: Any, plan: Any, executor: Any) -> Future[Any]:
-    """Attach a promise-family stage to `parent`, on `executor` or on the chain's own.
+_plain_then = Future.then
+Stage.set_result = StandardFuture.set_result  # type: ignore[method-assign]
+Future.set_result = _in_place(StandardFuture.set_result, fast.set_result)  # type: ignore[method-assign]
+Future.addCallback = _in_place(Future.addCallback, fast.add_callback)  # type: ignore[method-assign]
+Future.then = _in_place(_plain_then, fast.then_on_bare)  # type: ignore[method-assign]
+InlineStage.then = _in_place(_plain_then, fast.then_on_inline)  # type: ignore[method-assign]
+succeed = _in_place(succeed, fast.succeed)
+SettledStage.then = _in_place(_plain_then, fast.then_on_settled)  # type: ignore[method-assign]
 
-    Its `plan` may be a function for values instead.
-    """
-    place = parent._home
-    home = place.home if executor is None else home_of(executor)
-    following = (place.next or place.grow()) if home is place.home else home.at(place.depth + 1)
-    if following.local:
-        return cast("Future[Any]", _attach(parent, _new(Local, plan, following)))
-    hop = _new(Hop, plan, following)
-    hop._context = copy_context()
-    hop._call = None
-    home.enlist(hop)
-    return cast("Future[Any]", _attach(parent, hop))
-
-
-def _append(future: Any, child: Any) -> Any:
-    """Attach a Twisted-family stage to the end of the chain of `future`."""
-    child._outcome = PENDING  # the end of a chain is seen by other threads at once: complete it first
-    child._parent = None
-    own = child._link = [None]
-    del own[0]
-    end = extend(chain_of(future), child)
-    if watch.on:
-        watch.attached(child, (end,))
-    child._parent = end._anchor() if end._weakly_held else end
-    return _connect(end, child)
-
-
-def _attach(parent: Any, child: Any) -> Any:
-    """Make the promise-family stage `child` a dependent of `parent`, or start it if that is settled."""
-    child._outcome = PENDING
-    child._parent = parent._anchor()
-    own = child._link = [TICKET, None] if child._hops else [None]
-    del own[-1]
-    if watch.on:
-        watch.attached(child, (parent,))
-    return _connect(parent, child)
-
-
-def _connect(parent: Any, child: Any) -> Any:
-    """Attach a stage, or go on by itself."""
-    try:
-        if not attach(parent, child, guarded=False):
-            return _start(parent, child)
-        if child._link:  # as in `addCallback`
-            break_ring(child, parent)
-        return child
-    finally:
-        del parent, child  # no cycle: a traceback may keep this frame
-
-
-def _too_late(parent: Any, child: Any) -> Any:
-    """Go on with a plain stage whose parent was no more pending after it was put into the list."""
-    try:
-        if parent._outcome is FORWARDED:
-            pin(parent)
-            return child
-        return _start(parent, child) if withdraw(parent._link, child) else child  # else: whoever settles the parent has it
-    finally:
-        del parent, child  # no cycle: a traceback may keep this frame
-
-
-def _start(parent: Any, child: Any) -> Any:
-    """Start a stage whose parent is settled, now or when this thread's handler has returned; the caller owns it."""
-    parent._heard()
-    depth = here.run.depth
-    if depth > DEEPEST or (depth and not child._hops and not child._twisted and type(child._fn) is not Callbacks):
-        put_off(child, parent)
-    elif type(child) is Plain:
-        return Settled.then(parent, child._fn)
-    else:
-        start(child, parent)
-    return child
-
-
-def _begin(place: Any, fn: Any, run: Run, errors: Any, values: Any = None) -> Future[Any]:
-    """Return a stage that was run when it was attached, and raised, or returned what may be a future.
-
-    Its error or its value comes in a list, which is emptied: our caller's frame may live on in a traceback.
-    """
-    child = _new(Plain, fn, place.next or place.grow())
-    child._outcome, child._link, child._parent = PENDING, [], None
-    run.depth = 1
-    try:
-        outcome = failed(child, errors.pop(), run) if errors else resolve(child, values.pop())
-        if outcome is not PENDING:
-            publish(child, outcome)
-    finally:
-        run.depth = 0
-        outcome = None
-    try:
-        carry_on(child) if child.done() else leave(run)
-        return cast("Future[Any]", child)
-    finally:
-        del child
-
-
-def _detached(fn: Any, place: Any) -> Any:
-    """Return the stage that runs the function of a ``finally_`` that was cancelled before its turn."""
-    stage = _new(Local if place.local else Hop, Finally(fn), place)
-    if not place.local:
-        stage._context, stage._call = copy_context(), None
-        place.home.enlist(stage)
-    return stage
-
-
-# -- being watched --------------------------------------------------------------------------------------------------
-
-
-def _watched_then(self: Any, on_result: Any = None, on_error: Any = None, *, on: Any = None) -> Any:
-    place = self._home
-    check_handler(on_result, "then")
-    if on is None and on_error is None and place.local:
-        if on_result is None:
-            return _attach(self, _new(Local, Plan(), place.next or place.grow()))
-        child: Any = Watched()  # as in `then`
-        child._fn, child._home, child._record = on_result, place.next or place.grow(), None
-        return _attach(self, child)
-    return stage_on(self, Then(on_result, check_handler(on_error, "then")), on)
-
-
-def _watched_add_callback(self: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
-    check_handler(callback, "addCallback")
-    return self.addCallbacks(callback, None, args, kwargs)
-
-
-_METHODS = Future.then, Plain.then, Settled.then, Future.addCallback
-_WATCHED_THEN = wraps(Future.then)(_watched_then)
-_WATCHED_METHODS = _WATCHED_THEN, _WATCHED_THEN, _WATCHED_THEN, wraps(Future.addCallback)(_watched_add_callback)
-
-
-def _switch(watched: bool) -> None:
-    """Take the fast paths away while somebody watches, so that nothing has to ask on them whether somebody does."""
-    methods: Any = _WATCHED_METHODS if watched else _METHODS
-    Future.then, Plain.then, Settled.then, Future.addCallback = methods  # type: ignore[method-assign]
-
-
-watch.switches.append(_switch)
-if watch.on:  # somebody has watched before this module was needed
-    _switch(True)
 if os.environ.get("FUTURECHAIN_DEBUG", "").lower() not in {"", "0", "false", "no", "off"}:
     later("debug")()

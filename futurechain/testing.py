@@ -63,5 +63,5 @@ class ManualClock:
         until = self._now + check_seconds(seconds)
         while self._timers and self._timers[0][0] <= until:
             self._now, _, timer = heapq.heappop(self._timers)
-            timer.fire()
+            timer._fire()
         self._now = until

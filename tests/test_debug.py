@@ -63,7 +63,7 @@ def test_stages_on_a_pool_have_lines_too(debugged, caplog):
 def test_without_debug_mode_the_report_names_the_stages(caplog):
     """From the one that raised it to the end."""
     succeed(1).then(str).then(broken)
-    assert "nobody looked at it: stage broken" in caplog.text
+    assert "raised in stage broken, on INLINE" in caplog.text
 
 
 def test_a_slow_callback_is_warned_about(debugged, caplog, monkeypatch):

@@ -352,7 +352,7 @@ def test_dropped_stages_leave_no_trace_on_a_long_lived_future():
         succeed(0).then(lambda _: inner)
     gc.collect()
 
-    assert sum(len(held) if isinstance(held, dict) else 1 for held in inner._link) < 5
+    assert sum(len(held) if isinstance(held, dict) else 1 for held in inner._dependents) < 5
     inner.set_result(0)
 
 
@@ -569,7 +569,7 @@ def test_a_blocked_thread_is_a_consumer():
     source, results = Future(), []
     thread = threading.Thread(target=lambda: results.append(source.result(30)))
     thread.start()
-    while not source._is_consumed():
+    while "dependent" not in repr(source):
         pass
     source.then(increment).cancel()
     source.set_result(5)
@@ -813,7 +813,7 @@ def test_wait_and_as_completed_wake(settle):
 
 
 def test_wait_on_a_settled_future():
-    """A bell that is asked for late has rung."""
+    """A bell that is asked for late has told."""
     assert cf.wait([succeed(1), fail(KeyError())]).not_done == set()
 
 

@@ -8,15 +8,15 @@ import pytest
 
 import work
 from futurechain import INLINE, Future, succeed
-from futurechain.core.scheduler import home_of
+from futurechain.core.scheduler import scheduler_of
 from futurechain.failure import Failure
-from futurechain.core.handlers import Callbacks, Catch, Finally, Plan, Task, Then, label
+from futurechain.core.handlers import Callbacks, Catch, Finally, Handler, Task, Then, label
 
 
 @pytest.mark.parametrize(
     ("plan", "expected"),
     [
-        (Plan(), "pass"),
+        (Handler(), "pass"),
         (Then(work.double, None), "double"),
         (Then(work.double, work.recover), "double/recover"),
         (Catch(KeyError, work.recover), "recover"),
@@ -34,7 +34,7 @@ def test_label_is_the_users_function(plan, expected):
 
 def test_a_plan_passes_on():
     """By default nothing is called, and nothing is left to do."""
-    plan = Plan()
+    plan = Handler()
     failure = Failure(KeyError())
 
     assert plan.select(1) is None
@@ -45,8 +45,8 @@ def test_a_plan_passes_on():
 def test_home_of_names_what_is_no_executor():
     """It is a TypeError that names argument and value; an executor's home has its name."""
     with pytest.raises(TypeError, match=r"somewhere= wants an executor.*not 3"):
-        home_of(3, "somewhere")
-    assert repr(home_of(INLINE)) == repr(INLINE) == "INLINE"
+        scheduler_of(3, "somewhere")
+    assert repr(scheduler_of(INLINE)) == repr(INLINE) == "INLINE"
     assert INLINE.submit(work.double, 2).result(0) == 4
 
 

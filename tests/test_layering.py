@@ -11,26 +11,32 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "futurechain"
 
 LAYERS = (
-    ("errors", "clock", "run", "watching", "diagram", "picture"),
-    ("failure", "crew", "testing", "timeline"),
-    ("links", "dispatch", "report", "simulator"),
-    ("standard", "plans"),
-    ("outcomes",),
-    ("adoption",),
-    ("settling",),
-    ("cancelling",),
+    ("errors", "failure", "clock"),
+    ("core",),
     ("future",),
-    ("foreign",),
-    ("threads", "combinators", "interop", "tracing", "debugging"),
-    ("remote", "coroutines", "timing"),
-    ("defer", "drawing", "pipeline"),
+    ("executors",),
+    ("flow", "viewing"),
+    ("pipeline",),
+    ("defer", "testing", "dask"),
     ("__init__",),
-    ("poetry",),
+    ("demo",),
     ("cli",),
     ("__main__",),
 )
+"""The floors, by folder or module: each imports only what is below it, or of its own folder."""
+CORE = (
+    ("scheduler", "thread_state", "observers", "callback_threads"),
+    ("handlers",),
+    ("state", "unobserved"),
+    ("flatten",),
+    ("loop",),
+    ("cancel", "stdlib", "attaching"),
+    ("fast", "lost"),
+    ("__init__",),
+)
+"""The floors inside of the core."""
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
-
+CORE_LAYER_OF = {name: number for number, names in enumerate(CORE) for name in names}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -88,15 +94,43 @@ def test_imports_go_down(source: Path) -> None:
     assert sideways_or_up == set()
 
 
+@pytest.mark.parametrize("source", sorted((PACKAGE / "core").glob("*.py")), ids=lambda source: source.stem)
+def test_imports_go_down_in_the_core(source: Path) -> None:
+    """The same holds for the modules of the core."""
+    imported = {
+        (node.module or "").split(".")[-1]
+        for node in run_time_nodes(ast.parse(source.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("futurechain.core.")
+    }
+
+    assert {name for name in imported if CORE_LAYER_OF[name] >= CORE_LAYER_OF[source.stem]} == set()
+
+
 def test_a_name_has_one_layer() -> None:
-    """Each name stands in the table once."""
+    """Each name stands in the tables once."""
     assert len(LAYER_OF) == sum(map(len, LAYERS))
+    assert len(CORE_LAYER_OF) == sum(map(len, CORE))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PACKAGE)))
+def test_the_core_alone_touches_the_dependents(source: Path) -> None:
+    """Outside of the core nobody reads or changes a list of dependents, or writes an outcome."""
+    if part_of(source) == "core":
+        return
+    touched = [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(ast.parse(source.read_text("utf-8")))
+        if isinstance(node, ast.Attribute)
+        and (node.attr == "_dependents" or (node.attr == "_outcome" and isinstance(node.ctx, ast.Store)))
+    ]
+
+    assert touched == []
 
 
 @pytest.mark.parametrize(
     ("statement", "expected"),
     [
-        ("import futurechain.core.state", ["links"]),
+        ("import futurechain.core.state", ["core"]),
         ("from futurechain import clock, succeed", ["clock", "__init__"]),
         ("from futurechain.future import Future", ["future"]),
         ("def f():\n    from futurechain.future import Future", ["future"]),

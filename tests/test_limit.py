@@ -267,7 +267,7 @@ def test_callers_go_on_in_the_order_in_which_they_came(many):
         thread = threading.Thread(target=view.submit, args=(task, number))
         thread.start()
         threads.append(thread)
-        while len(view._home._rooms) <= number:
+        while len(view._scheduler._rooms) <= number:
             threading.Event().wait(0.001)
     task.gate.release(7)
     for thread in threads:
@@ -335,7 +335,7 @@ def test_a_callers_wait_ends_with_the_view(many):
 
     thread = threading.Thread(target=caller)
     thread.start()
-    while not view._home._rooms:
+    while not view._scheduler._rooms:
         threading.Event().wait(0.001)
     view.shutdown(wait=False)
     thread.join(30)

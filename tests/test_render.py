@@ -471,27 +471,27 @@ def test_rings_do_not_hang(kind, entrance):
     first = root.then(one)
     second = first.then(two)
     if not entrance:
-        root._link.clear()
+        root._dependents.clear()
         root = second
-    first._parent, first._home = second, second._home
-    second._link.append(first)
+    first._source, first._scheduler = second, second._scheduler
+    second._dependents.append(first)
     assert "one" in render(second, kind)
     assert "two" in render(root, kind)
     if kind != "text":
         assert shape(root, kind) == ((3, 3) if entrance else (2, 2))
-    first._parent = None
+    first._source = None
     for future in (first, second):
-        future._link.clear()
+        future._dependents.clear()
 
 
 def test_a_future_that_waits_for_itself_does_not_hang():
     """The shortest ring of all."""
     future = Future()
-    future._link.append(future)
+    future._dependents.append(future)
 
     for kind in FORMATS:
         assert render(future, kind)
-    future._link.clear()
+    future._dependents.clear()
 
 
 NASTY = 'a"b\n</title><script>&\\n`#x;\x00\ud800]] --> \\'
@@ -749,7 +749,7 @@ def test_any_graph_is_drawn_whole_from_anywhere(graph, data):
     assert len(re.findall(r"[○] #\d+ ", text)) == len(futures)
     assert text.count("⇣") + text.count("╌") == edges
     assert text.count("◀") == 1
-    for future in [future for future in futures if future._parent is None]:
+    for future in [future for future in futures if future._source is None]:
         future.set_result(1)
     assert all(future.done() for future in futures)
 

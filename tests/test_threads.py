@@ -429,7 +429,7 @@ def test_a_bug_in_the_machinery_costs_no_worker(caplog, monkeypatch):
     with ThreadPoolExecutor(1) as pool:
         task = pool.submit(int)
         task.result(10)
-        pool._home.queue.put(3)
+        pool._scheduler.queue.put(3)
         assert pool.submit(int).result(10) == 0
 
     assert "Exception in worker" in caplog.text

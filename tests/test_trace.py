@@ -192,14 +192,13 @@ def test_traces_may_overlap():
 
 
 def test_off_means_off():
-    """After the block nothing is recorded, and the fast paths are back."""
-    fast = Future.then, Future.addCallback
+    """After the block nothing is recorded."""
     with trace() as t:
-        assert (Future.then, Future.addCallback) != fast
+        pass
     succeed(1).then(first)
+    Future().addCallback(first).cancel()
 
     assert t.spans() == []
-    assert (Future.then, Future.addCallback) == fast
 
 
 def test_twisted_s_family_is_recorded():

@@ -30,12 +30,12 @@ def notes(error):
 
 
 def test_an_error_names_its_stage():
-    """It carries one note: stage, number, executor."""
+    """It carries one note: stage and executor."""
     source = Future()
     last = source.then(work.double).then(work.boom).then(work.double)
     source.set_result(1)
 
-    assert notes(last.exception()) == ["raised in stage boom, 2 of 3, on INLINE"]
+    assert notes(last.exception()) == ["raised in stage boom, on INLINE"]
 
 
 def test_an_error_that_is_raised_again_has_one_note():
@@ -44,7 +44,7 @@ def test_an_error_that_is_raised_again_has_one_note():
     def again(error):
         raise error
 
-    assert notes(succeed(1).then(work.boom).catch(again).exception()) == ["raised in stage boom, 1 of 1, on INLINE"]
+    assert notes(succeed(1).then(work.boom).catch(again).exception()) == ["raised in stage boom, on INLINE"]
 
 
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
@@ -54,8 +54,8 @@ def test_notes_of_pools(kind):
         stage = pool.submit(work.double, 1).then(work.boom)
         note = notes(stage.exception(30))
         assert len(note) == 1
-        assert note[0].startswith("raised in stage boom, 2 of 2, on " + kind.__name__)
-        assert notes(pool.submit(work.boom).exception(30))[0].startswith("raised in stage boom, 1 of 1, on ")
+        assert note[0].startswith("raised in stage boom, on " + kind.__name__)
+        assert notes(pool.submit(work.boom).exception(30))[0].startswith("raised in stage boom, on ")
 
 
 def test_an_exception_that_takes_no_notes():
@@ -245,7 +245,7 @@ def test_a_lost_future_is_reported_at_the_end_of_its_chain(caplog):
     gc.collect()
     wait_until(lambda: caplog.records)
     (record,) = caplog.records
-    assert "stage double > str" in record.getMessage()
+    assert "nobody looked at it" in record.getMessage()
 
 
 def test_ctrl_c_that_is_raised_is_not_reported(caplog):

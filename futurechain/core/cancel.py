@@ -6,61 +6,69 @@ import weakref
 from functools import partial
 from typing import Any
 
-from futurechain.core import callback_threads as crew
+from futurechain.core import callback_threads
+from futurechain.core.handlers import Handler
+from futurechain.core.loop import leave_handlers, settle
+from futurechain.core.state import State, claim, detach, is_consumed, moved_from, source_of
+from futurechain.core.thread_state import current
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
-from futurechain.core.state import claim, detach, parent_of
-from futurechain.core.handlers import Plan
-from futurechain.core.thread_state import here
-from futurechain.core.loop import leave, settle
-from futurechain.core.stdlib import StandardFuture
 
-__all__ = ["expire", "give_up", "let_go", "release"]
+__all__ = ["cancel_owned", "expire", "let_go", "release"]
 
-def give_up(future: Any, failure: Failure) -> None:
-    """Settle `future` (claimed) with `failure`, and cancel upward what nobody else consumes."""
-    run = here.run
-    run.depth += 1  # so that an interrupt, or what is put off, waits until all of it is done
+
+def cancel_owned(future: Any, failure: Failure) -> None:
+    """Settle `future`, which the caller owns, with `failure`, and cancel upward what nobody else consumes."""
+    thread = current.thread
+    thread.depth += 1  # so that an interrupt, or what is put off, waits until all of it is done
     try:
-        claimed = _give_up_one(future, failure)
+        claimed = _cancel_one(future, failure)
         while claimed:
-            claimed += _give_up_one(claimed.pop(), Failure(CancelledError()))
+            claimed += _cancel_one(claimed.pop(), Failure(CancelledError()))
     finally:
-        run.depth -= 1
+        thread.depth -= 1
         future = None
-    if not run.depth:
-        leave(run)
+    if not thread.depth:
+        leave_handlers(thread)
 
 
-def _give_up_one(future: Any, failure: Failure) -> list[Any]:
+def _cancel_one(future: Any, failure: Failure) -> list[Any]:
     """Settle one; what it waited for and nobody else consumes, claimed."""
-    parent, plan, shielded = parent_of(future), future._fn, future._shielded
+    source, handler, shielded = source_of(future), future._handler, future._shielded
     settle(future, failure)
-    claimed = release(parent, future, shielded=shielded)
-    if issubclass(type(plan), Plan):
-        future._clean_up(plan)
+    claimed = release(source, future, shielded=shielded)
+    for target in moved_from(future):  # who waited for it, and was forwarded
+        if claim(target):
+            waited_for = source_of(target)
+            settle(target, failure)
+            claimed += release(waited_for, target)
+    for forwarded in future.__dict__.get("_waited_for", ()):
+        if (before := forwarded()) is not None:
+            claimed += release(before, future)
+    if issubclass(type(handler), Handler):
+        future._clean_up(handler)
     return claimed
 
 
-def let_go(parent: Any, child: Any) -> None:
-    """Let the entry or stage `child` no longer wait for `parent`; cancel that if nobody else consumes it."""
-    for claimed in release(parent, child):
-        give_up(claimed, Failure(CancelledError()))
+def let_go(source: Any, child: Any) -> None:
+    """Let the dependent `child` no longer wait for `source`; cancel that if nobody else consumes it."""
+    for claimed in release(source, child):
+        cancel_owned(claimed, Failure(CancelledError()))
 
 
-def release(parent: Any, child: Any, *, shielded: bool = False) -> list[Any]:
-    """Let `child` no longer wait for `parent`; what nobody consumes any more, claimed: to be given up by the caller."""
-    if parent is None:
+def release(source: Any, child: Any, *, shielded: bool = False) -> list[Any]:
+    """Let `child` no longer wait for `source`; what nobody consumes any more, claimed: to be cancelled by the caller."""
+    if source is None:
         return []
-    if not isinstance(parent, StandardFuture):
-        return parent.abandon(child) or []
-    detach(parent, child)
-    if shielded or parent._is_consumed():
+    if not isinstance(source, State):
+        return list(source.cancel_for(child) or ())
+    detach(source, child)
+    if shielded or is_consumed(source):
         return []
-    if _claim_waiting(parent):
-        return [parent]
-    if not parent.done():
-        parent.__dict__["_unwanted"] = True  # left to end; how it ends is of no interest any more
+    if _claim_waiting(source):
+        return [source]
+    if not source.done():  # type: ignore[attr-defined]  # every State is a future
+        source.__dict__["_unwanted"] = True  # left to end; how it ends is of no interest any more
     return []
 
 
@@ -72,5 +80,4 @@ def expire(target: weakref.ref[Any], failure: Failure) -> None:
     """Timer: fail the future if it is still pending."""
     future = target()
     if future is not None and claim(future):
-        crew.run(partial(give_up, future, failure))
-
+        callback_threads.run(partial(cancel_owned, future, failure))

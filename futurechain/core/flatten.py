@@ -1,15 +1,15 @@
 """A handler that returned a future: its stage takes that future's outcome when it comes, and no thread waits for it.
 
-The stage becomes a *produced* one (see `links`): its ticket lies in its own list from now on, and an `Adopt` in the
-returned future's list tells it. So entries may be moved from list to list, and a cancellation finds the ticket
-at every moment.
+The stage becomes a *produced* one (see `futurechain.core`): its ticket lies in its own list from now on, and a
+`TakeOver` in the returned future's list tells it. So these may be moved from list to list, and a cancellation finds
+the ticket at every moment.
 
 *Forwarding.* If only such entries wait for the stage itself, they move on, one by one, to the returned future, which
 then holds the stage by a weak reference only; so a recursion through returned futures has a constant length. Whoever
 attaches to such a stage must pin it. That is decided like "attached, or too late?": the stage's outcome is FORWARDED
 before its list is looked at, and the attacher looks at the outcome after it has put its entry in.
 
-*Rings.* The two edges, up (``_parent``) and down (the entry), are published first, and the ring is looked for
+*Rings.* The two edges, up (``_source``) and down (the entry), are published first, and the ring is looked for
 then; so of several threads that close one together, the last sees all of it. The search goes up from the returned
 future and down from the stage in turns, and ends when either comes to an end: linear, from whichever end a chain grows.
 """
@@ -23,33 +23,33 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from futurechain.core import callback_threads as crew
+from futurechain.core import callback_threads
+from futurechain.core.handlers import Callbacks, Finally, while_waiting
+from futurechain.core.observers import watch
 from futurechain.core.scheduler import later
-from futurechain.failure import Failure
 from futurechain.core.state import (
     FORWARDED,
+    KEYED,
     PENDING,
     PIN,
-    KEYED,
     TICKET,
     Group,
     Pending,
+    State,
     attach,
     claim,
     consumers,
     detach,
-    is_consumed,
-    parent_of,
+    has_dependents,
+    publish,
+    source_of,
     take,
     withdraw,
 )
-from futurechain.core.outcomes import publish
-from futurechain.core.handlers import Callbacks, Finally
-from futurechain.core.thread_state import here
-from futurechain.core.stdlib import StandardFuture
-from futurechain.core.observers import watch
+from futurechain.core.thread_state import ThreadState, current
+from futurechain.failure import Failure
 
-__all__ = ["PLAIN_VALUES", "Adopt", "break_ring", "is_ring", "pin", "resolve"]
+__all__ = ["PLAIN_VALUES", "TakeOver", "break_ring", "is_ring", "pin", "resolve"]
 
 PLAIN_VALUES = frozenset(
     {type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, object, type}
@@ -67,22 +67,22 @@ def resolve(stage: Any, value: Any) -> Any:
     kind = type(value)  # not isinstance(value, ...): a proxy would run code of its own
     try:
         if issubclass(kind, cf.Future):
-            return _adopt(stage, value if issubclass(kind, StandardFuture) else later("wrap_future")(value))
+            return _wait_for(stage, value if issubclass(kind, State) else later("wrap_future")(value))
         if kind is types.CoroutineType:
-            return _adopt(stage, later("ensure")(value, stage._home.home))
+            return _wait_for(stage, later("ensure")(value, stage._scheduler))
     except BaseException as error:  # somebody else's future may do anything
         return Failure(error)
     return value
 
 
-def _adopt(stage: Any, inner: Any) -> Any:
-    if stage._twisted or type(stage._fn) is Callbacks:
+def _wait_for(stage: Any, inner: Any) -> Any:
+    if stage._twisted or type(stage._handler) is Callbacks:
         inner = inner.final
     if watch.on:
         watch.adopted(stage, inner)
     outcome = inner._outcome
     if type(outcome) is not Pending:
-        inner._heard()
+        inner._observed()
         return outcome
     if inner is stage:
         return _cycle(inner)
@@ -90,16 +90,17 @@ def _adopt(stage: Any, inner: Any) -> Any:
     forwarded = waiting is not None
     if forwarded:
         stage._outcome = FORWARDED
-    entry = WeakAdopt(stage, inner) if forwarded else Adopt(stage)
-    stage._parent = inner._anchor()
-    stage._link[:0] = (TICKET, PIN) if forwarded else (TICKET,)  # from here on whoever claims it may settle it
+    stage._handler = while_waiting(stage._handler)
+    entry = WeakTakeOver(stage, inner) if forwarded else TakeOver(stage)
+    stage._source = inner._as_source()
+    stage._dependents[:0] = (TICKET, PIN) if forwarded else (TICKET,)  # from here on whoever claims it may settle it
     moved = [_move(one, stage, inner) for one in waiting or ()]
     if not attach(inner, entry):
         if not claim(stage):
             return PENDING
-        inner._heard()
+        inner._observed()
         return inner._outcome
-    if forwarded and is_consumed(stage):
+    if forwarded and has_dependents(stage):
         pin(stage)  # somebody came in before it was forwarded
     for target in moved:
         if target is not None:
@@ -109,11 +110,12 @@ def _adopt(stage: Any, inner: Any) -> Any:
         return _cycle(inner)
     if type(stage._outcome) is not Pending:  # cancelled before it was attached
         detach(inner, stage)
-        stage._parent = None
+        stage._source = None
     return PENDING
 
 
 def _cycle(inner: Any) -> Failure:
+    inner.__dict__["_unwanted"] = True  # how the others in the ring end is told by this failure
     return Failure(TypeError(f"{inner!r} was returned by a stage that it waits for itself: a cycle"))
 
 
@@ -123,71 +125,79 @@ def _cycle(inner: Any) -> Failure:
 def _movable(stage: Any) -> list[Any] | None:
     """Return the entries to move; None if others wait for `stage`, or too many, or not for the outcome that comes."""
     waiting: list[Any] = []
-    if not stage._link:
-        return waiting
-    for held in tuple(stage._link):
+    if not stage._dependents:
+        return None if type(stage._handler) is Finally else waiting
+    for held in tuple(stage._dependents):
         waiting += islice(dict.copy(held).values(), MOST_FORWARDED + 1) if type(held) is Group else (held,)
-    alike = all(type(entry) in (Adopt, WeakAdopt) for entry in waiting)
-    return waiting if alike and len(waiting) <= MOST_FORWARDED and type(stage._fn) is not Finally else None
+    alike = all(type(entry) in (TakeOver, WeakTakeOver) for entry in waiting)
+    return waiting if alike and len(waiting) <= MOST_FORWARDED and type(stage._handler) is not Finally else None
 
 
 def _move(entry: Any, stage: Any, inner: Any) -> Any:
-    """Let the one for whom `entry` stands wait for `inner` and no more for `stage`; return it, if it does."""
+    """Let the one for whom `entry` stands wait for `inner` and no more for `stage`; return it, if it does.
+
+    Both remember that: a cancellation of `stage` reaches it as before, and the other way round.
+    """
     target = entry.target
-    if not take(stage._link, entry) or target is None:
+    if not take(stage._dependents, entry) or target is None:
         return None
-    target._parent = inner._anchor()
-    if type(entry) is WeakAdopt:
+    stage.__dict__.setdefault("_moved", []).append(weakref.ref(target))
+    before = [one for one in target.__dict__.get("_waited_for", ()) if one() is not None]
+    target.__dict__["_waited_for"] = [*before, weakref.ref(stage)]
+    target._source = inner._as_source()
+    if type(entry) is WeakTakeOver:
         entry.inner = weakref.ref(inner)
     if not attach(inner, entry):
-        inner._heard()
-        _settle_later(entry.fire(inner, inner._outcome))
+        inner._observed()
+        _settle_later(entry._fire(inner, inner._outcome, current.thread))
     elif type(target._outcome) is not Pending:  # cancelled in between
         detach(inner, target)
-        target._parent = None
+    if type(target._outcome) is not Pending:  # a second look: whoever settled it may have come before our store
+        target._source = None
     return target
 
 
 def _settle_later(target: Any, outcome: Any = PENDING) -> None:
-    """Leave it to this thread's outermost loop to carry on with `target`, which is owned, or settled already."""
+    """Leave it to this thread's outermost loop to go on with `target`, which is owned, or settled already."""
     if target is None:
         return
     if outcome is not PENDING:
         publish(target, outcome)
-    if here.run.depth:
-        here.run.later.append(target)
+    if current.thread.depth:
+        current.thread.later.append(target)
     else:
-        crew.run(target._carry_on)
+        callback_threads.run(target._run_dependents)
 
 
-class Adopt:
-    """An entry: when the returned future is settled, so is the stage that waits for it."""
+class TakeOver:
+    """A dependent: when the returned future is settled, so is the stage that waits for it."""
 
     __slots__ = ("key", "target")
 
     def __init__(self, stage: Any) -> None:
         self.target = stage
-        self.key = id(stage)
+        self.key = ~id(stage)
 
-    def _live(self) -> bool:
+    def _is_waiting(self) -> bool:
+        """Tell whether the stage is not settled yet."""
         return not self.target.done()
 
-    def fire(self, future: Any, outcome: Any) -> Any:
-        """Settle the stage, unless it was cancelled; it, for the caller to follow."""
+    def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> Any:
+        """Settle the stage, unless it was cancelled; it, for the caller to go on with."""
         return _take_over(self.target, outcome)
 
 
-class WeakAdopt(weakref.ref[Any]):
+class WeakTakeOver(weakref.ref[Any]):
     """The same for a stage that nothing else waits for: it may die before, and takes its entry along."""
 
     __slots__ = ("inner", "key")
     key: int
     inner: weakref.ref[Any]
 
-    def __new__(cls, stage: Any, inner: Any) -> WeakAdopt:
+    def __new__(cls, stage: Any, inner: Any) -> WeakTakeOver:
         """Stand for `stage` in the list of `inner`."""
         self = super().__new__(cls, stage, _drop)  # type: ignore[call-arg]
-        self.key = id(stage)
+        self.key = ~id(stage)
         self.inner = weakref.ref(inner)
         return self
 
@@ -199,23 +209,24 @@ class WeakAdopt(weakref.ref[Any]):
         """The stage, or None."""
         return self()
 
-    def _live(self) -> bool:
+    def _is_waiting(self) -> bool:
+        """Tell whether the stage still exists, and is not settled yet."""
         target = self()
         return target is not None and not target.done()
 
-    def fire(self, future: Any, outcome: Any) -> Any:
-        """Settle the stage, if it still exists; it, for the caller to follow."""
+    def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> Any:
+        """Settle the stage, if it still exists; it, for the caller to go on with."""
         return _take_over(self(), outcome)
 
 
-KEYED.update((Adopt, WeakAdopt))
+KEYED.update((TakeOver, WeakTakeOver))
 
 
 def _drop(entry: Any) -> None:
     """Take the entry of a stage that has died out of the future that it waited for."""
     inner = entry.inner()
     if inner is not None:
-        take(inner._link, entry)
+        take(inner._dependents, entry)
 
 
 def _take_over(stage: Any, outcome: Any) -> Any:
@@ -227,9 +238,9 @@ def _take_over(stage: Any, outcome: Any) -> Any:
 
 def pin(stage: Any) -> None:
     """Let what a forwarded stage waits for hold it strongly: it has dependents now."""
-    if withdraw(stage._link, PIN) and (inner := parent_of(stage)) is not None:
-        if not attach(inner, entry := Adopt(stage)):  # beside the weak one: an edge once published must stay in sight
-            _settle_later(entry.fire(inner, inner._outcome))
+    if withdraw(stage._dependents, PIN) and (inner := source_of(stage)) is not None:
+        if not attach(inner, entry := TakeOver(stage)):  # beside the weak one: an edge once published stays in sight
+            _settle_later(entry._fire(inner, inner._outcome, current.thread))
 
 
 # -- rings ----------------------------------------------------------------------------------------------------------
@@ -237,7 +248,7 @@ def pin(stage: Any) -> None:
 
 def is_ring(stage: Any, inner: Any) -> bool:
     """Tell whether `inner`, for which `stage` waits now, waits for `stage`."""
-    if inner._parent is None or not is_consumed(stage):
+    if inner._source is None or not has_dependents(stage):
         return False
     return any(up is stage or down is inner for down, up in zip(_below(stage), _above(inner), strict=False))
 
@@ -256,11 +267,11 @@ def _above(future: Any) -> Iterator[Any]:
         one = next(todo[-1], None)
         if one is None:
             todo.pop()
-        while isinstance(one, StandardFuture) and id(one) not in seen:
+        while isinstance(one, State) and id(one) not in seen:
             seen.add(id(one))
             yield one
-            one = parent_of(one)
-        if not (one is None or isinstance(one, StandardFuture)):
+            one = source_of(one)
+        if not (one is None or isinstance(one, State)):
             todo.append(iter(one.sources()))
 
 
@@ -272,7 +283,7 @@ def _below(future: Any) -> Iterator[Any]:
         if entry is None:
             todo.pop()
             continue
-        one = entry if isinstance(entry, StandardFuture) else getattr(entry, "target", None)
+        one = entry if isinstance(entry, State) else getattr(entry, "target", None)
         if one is not None and id(one) not in seen:
             seen.add(id(one))
             yield one

@@ -1,6 +1,6 @@
 """What a stage does with the outcome before it: one small class for each way to attach.
 
-A plan chooses a `Call` for an outcome (None: the stage is skipped, and passes the outcome on unchanged), and may have
+A handler chooses a `Call` for an outcome (None: the stage is skipped, and passes the outcome on unchanged), and may have
 the last word on the outcome of that call. Nothing here knows futures or threads.
 """
 
@@ -18,19 +18,20 @@ __all__ = [
     "Expiry",
     "Finally",
     "Named",
-    "Plan",
+    "Handler",
     "Task",
     "Then",
     "check_handler",
     "check_types",
     "label",
+    "while_waiting",
 ]
 
-Handler = Callable[..., Any]
+Function = Callable[..., Any]
 _NOTHING: Any = object()
 
 
-class Plan:
+class Handler:
     """Choose what to do with an outcome."""
 
     __slots__ = ()
@@ -43,10 +44,10 @@ class Plan:
         """Return the outcome of the stage, given that of its call (or what was passed on)."""
         return outcome
 
-    def cancelled(self, place: Any) -> None:
-        """Do what is left to do when the stage, at `place`, was cancelled before its turn."""
+    def cancelled(self, scheduler: Any) -> None:
+        """Do what is left to do when the stage, on `scheduler`, was cancelled before its turn."""
 
-    def handlers(self) -> tuple[Handler, ...]:
+    def handlers(self) -> tuple[Function, ...]:
         """Return the user's functions, for messages and pictures."""
         return ()
 
@@ -55,7 +56,7 @@ class Plan:
         return "/".join(label(one) for one in self.handlers()) or "pass"
 
 
-class Named(Plan):
+class Named(Handler):
     """Passes everything on, and has a name: for the futures that the library itself makes."""
 
     __slots__ = ("name",)
@@ -67,12 +68,12 @@ class Named(Plan):
         return self.name
 
 
-class Then(Plan):
+class Then(Handler):
     """``then(on_result, on_error)``: exactly one of the two runs."""
 
     __slots__ = ("on_error", "on_result")
 
-    def __init__(self, on_result: Handler | None, on_error: Handler | None) -> None:
+    def __init__(self, on_result: Function | None, on_error: Function | None) -> None:
         self.on_result = on_result
         self.on_error = on_error
 
@@ -81,16 +82,16 @@ class Then(Plan):
             return None if self.on_error is None else (self.on_error, (outcome.value,), {})
         return None if self.on_result is None else (self.on_result, (outcome,), {})
 
-    def handlers(self) -> tuple[Handler, ...]:
+    def handlers(self) -> tuple[Function, ...]:
         return tuple(fn for fn in (self.on_result, self.on_error) if fn is not None)
 
 
-class Catch(Plan):
+class Catch(Handler):
     """``catch(types, handler)``: for errors of these types only."""
 
     __slots__ = ("handler", "types")
 
-    def __init__(self, types: Any, handler: Handler) -> None:
+    def __init__(self, types: Any, handler: Function) -> None:
         self.types = types
         self.handler = handler
 
@@ -99,16 +100,16 @@ class Catch(Plan):
             return self.handler, (outcome.value,), {}
         return None
 
-    def handlers(self) -> tuple[Handler, ...]:
+    def handlers(self) -> tuple[Function, ...]:
         return (self.handler,)
 
 
-class Finally(Plan):
+class Finally(Handler):
     """``finally_(fn)``: keeps the outcome, unless `fn` fails."""
 
     __slots__ = ("begun", "fn", "kept")
 
-    def __init__(self, fn: Handler) -> None:
+    def __init__(self, fn: Function) -> None:
         self.fn = fn
         self.kept: Any = _NOTHING
         self.begun = False
@@ -126,11 +127,11 @@ class Finally(Plan):
     def finish(self, outcome: Any) -> Any:
         return outcome if type(outcome) is Failure or self.kept is _NOTHING else self.kept
 
-    def handlers(self) -> tuple[Handler, ...]:
+    def handlers(self) -> tuple[Function, ...]:
         return (self.fn,)
 
 
-class Callbacks(Plan):
+class Callbacks(Handler):
     """Twisted's pair: each with arguments of its own, the errback gets the `Failure`."""
 
     __slots__ = ("callback", "errback")
@@ -143,26 +144,26 @@ class Callbacks(Plan):
         call = self.errback if type(outcome) is Failure else self.callback
         return None if call is None else (call[0], (outcome, *call[1]), call[2])
 
-    def handlers(self) -> tuple[Handler, ...]:
+    def handlers(self) -> tuple[Function, ...]:
         return tuple(call[0] for call in (self.callback, self.errback) if call is not None)
 
 
-class Task(Plan):
+class Task(Handler):
     """A call that does not depend on the outcome before it."""
 
     __slots__ = ("call",)
 
-    def __init__(self, fn: Handler, args: tuple[Any, ...]) -> None:
+    def __init__(self, fn: Function, args: tuple[Any, ...]) -> None:
         self.call: Call = fn, args, {}
 
     def select(self, outcome: Any) -> Call | None:
         return self.call
 
-    def handlers(self) -> tuple[Handler, ...]:
+    def handlers(self) -> tuple[Function, ...]:
         return (self.call[0],)
 
 
-class Expiry(Plan):
+class Expiry(Handler):
     """``timeout(seconds)``: passes everything on, and withdraws its timer when that comes in time."""
 
     __slots__ = ("withdraw",)
@@ -177,6 +178,13 @@ class Expiry(Plan):
         if self.withdraw is not None:
             self.withdraw()
         return outcome
+
+
+def while_waiting(handler: Any) -> Any:
+    """Return what stands for `handler`, which was called, while its stage waits for the future that it returned."""
+    if type(handler) in {Then, Catch, Callbacks}:
+        return Named(handler.title())
+    return handler if issubclass(type(handler), Handler) else Named(label(handler))
 
 
 def check_handler(fn: Any, method: str) -> Any:
@@ -203,11 +211,11 @@ def check_types(types: Any) -> Any:
 
 
 def label(fn: Any) -> str:
-    """Return the name of the user's function in a stage: the plan's, or the function's own.
+    """Return the name of the user's function in a stage: that of its `Handler`, or the function's own.
 
     A callable that raises when it is asked for its name is called by the name of its class.
     """
-    if issubclass(type(fn), Plan):
+    if issubclass(type(fn), Handler):
         return str(fn.title())
     try:
         name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)

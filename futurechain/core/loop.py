@@ -1,10 +1,15 @@
 """The loop that settles chains.
 
-`settle` publishes an outcome and `carry_on` carries it on: it takes the dependents out of the list, runs the local
-ones, starts the others on their executors, and goes on with what has been settled by that, in a loop and never by
-recursion. The straight chain, where one stage waits for another, is a loop of its own (`_straight_on`); where it
-branches, the future stands on ``run.stack`` until its last dependent has run (`_branch_out`). The branches come one
-after the other, each with all that depends on it.
+`settle` publishes an outcome and `run_dependents` carries it on: it takes the dependents out of the list, runs the
+local ones, starts the others on their executors, and goes on with what has been settled by that, in a loop and never
+by recursion. The straight chain, where one stage waits for another, is a loop of its own (`_run_straight`); where it
+branches, the future stands on ``thread.stack`` until its last dependent has run (`_run_branches`). The branches come
+one after the other, each with all that depends on it.
+
+*Ctrl-C.* CPython looks for signals after calls, where functions begin, and at the ends of loops. So the loop looks at a
+dependent first and removes that very one then: if the interrupt comes with the removal, it still knows which one. An
+interrupt that comes anywhere else puts what the loop has at hand onto the stack; in any case the thread finishes all
+that it can name, and raises then.
 
 The traceback of an exception keeps the frames that were active when it was raised, with their variables. So that a
 failed stage is no part of a reference cycle (stage, exception, frame, stage), no function here ends with a variable
@@ -13,324 +18,468 @@ that still holds one.
 
 from __future__ import annotations
 
+from contextvars import Context
 from typing import Any
 
-from futurechain.core import unobserved as report
 from futurechain.core.flatten import PLAIN_VALUES, resolve
-from futurechain.core.scheduler import Call
-from futurechain.failure import Failure
-from futurechain.core.state import PENDING, PLAIN, TICKET, Bell, Group, Pending, Waiter, claim, next_entry, parent_of
-from futurechain.core.outcomes import failed, publish
-from futurechain.core.handlers import Plan
-from futurechain.core.thread_state import DEEPEST, Run, here
-from futurechain.core.stdlib import StandardFuture
+from futurechain.core.handlers import Handler
 from futurechain.core.observers import watch
+from futurechain.core.scheduler import Call, Scheduler
+from futurechain.core.state import (
+    PENDING,
+    TICKET,
+    Group,
+    Pending,
+    State,
+    claim,
+    next_dependent,
+    publish,
+    source_of,
+)
+from futurechain.core.thread_state import DEEPEST, ThreadState, current
+from futurechain.core.unobserved import failed, note_unobserved
+from futurechain.failure import Failure
 
-__all__ = ["carry_on", "execute", "flush", "leave", "put_off", "settle", "start", "take_queued"]
+__all__ = [
+    "HERE",
+    "INLINE_KINDS",
+    "WAITING_KINDS",
+    "InlineDependent",
+    "LocalDependent",
+    "QueuedDependent",
+    "execute",
+    "leave_handlers",
+    "perform",
+    "put_off",
+    "run_dependents",
+    "run_put_off",
+    "settle",
+    "start_late",
+    "take_queued",
+    "work_off",
+]
 
+INLINE_KINDS: set[type] = set()
+"""Kinds of stages that have one function for values and run in the thread that settles their source."""
+WAITING_KINDS: set[type] = set()
+"""Kinds of dependents that wait for a future without looking how it ended."""
 _NOTHING: Any = None
 
 
-# -- where threads come in ------------------------------------------------------------------------------------------
+# -- the verbs --------------------------------------------------------------------------------------------------------
 
 
 def settle(future: Any, outcome: Any) -> None:
     """Publish the outcome of a future that the caller owns, and carry it on to its dependents."""
-    publish(future, outcome)
     try:
-        carry_on(future)
+        publish(future, outcome)
+    except KeyboardInterrupt as interrupt:  # nothing else is raised there
+        current.thread.note_interrupt(interrupt)
+        publish(future, outcome)
+    try:
+        run_dependents(future)
     finally:
         del future, outcome
 
 
-def carry_on(future: Any) -> None:
+def run_dependents(future: Any) -> None:
     """Run, start or wake what depends on a settled future.
 
     If this thread is deep in handlers already, its outermost loop does it.
     """
-    run = here.run
-    depth = run.depth
+    thread = current.thread
+    depth = thread.depth
     if depth >= DEEPEST:
-        run.later.append(future)
+        thread.later.append(future)
         return
-    run.depth = depth + 1
-    floor = len(run.stack) if depth else 0
+    thread.depth = depth + 1
+    floor = len(thread.stack) if depth else 0
     try:
-        _straight_on(future, run)
-        if len(run.stack) > floor:
-            _branch_out(run, floor)
+        _run_straight(future, thread)
+        if len(thread.stack) > floor:
+            _run_branches(thread, floor)
+    except KeyboardInterrupt as interrupt:
+        _finish_interrupted(future, thread, floor, interrupt)
     finally:
-        run.depth = depth
+        thread.depth = depth
         del future
-    if not depth and (run.later or run.carried is not None or run.interrupt is not None):
-        leave(run)
+    if not depth and (thread.later or thread.carried is not None or thread.interrupt is not None):
+        leave_handlers(thread)
 
 
-def execute(future: Any, call: Call, context: Any = None) -> None:
+def execute(future: Any, call: Call, context: Context | None = None) -> None:
     """Run `call` in this thread, unless `future` was cancelled, and settle that with its outcome."""
     if not claim(future):
         return
-    run = here.run
-    depth = run.depth
-    run.depth = depth + 1
+    thread = current.thread
+    depth = thread.depth
+    thread.depth = depth + 1
     try:
-        outcome = perform(future, call, run, context)
+        outcome = perform(future, call, thread, context)
     finally:
-        run.depth = depth
+        thread.depth = depth
         call = context = _NOTHING
     try:
         if outcome is not PENDING:
             settle(future, outcome)
         elif not depth:
-            leave(run)
+            leave_handlers(thread)
     finally:
         del future, outcome  # no cycle: a traceback may keep this frame
 
 
-def start(stage: Any, future: Any) -> None:
-    """Fire a dependent that came when `future` was settled already; the caller owns it, or it is a hop."""
-    run = here.run
-    depth = run.depth
-    run.depth = depth + 1
-    floor = len(run.stack) if depth else 0
+def start_late(stage: Any, future: Any) -> None:
+    """Fire a dependent that came when `future` was settled already; the caller owns it, or it runs on an executor."""
+    thread = current.thread
+    depth = thread.depth
+    thread.depth = depth + 1
+    floor = len(thread.stack) if depth else 0
+    settled = _NOTHING
     try:
-        settled = _fire(stage, future, run)
+        settled = stage._fire(future, future._outcome, thread)
         if settled is not None:
-            _straight_on(settled, run)
-        if len(run.stack) > floor:
-            _branch_out(run, floor)
+            _run_straight(settled, thread)
+        if len(thread.stack) > floor:
+            _run_branches(thread, floor)
+    except KeyboardInterrupt as interrupt:
+        _finish_interrupted(settled, thread, floor, interrupt)
     finally:
-        run.depth = depth
-        stage = future = settled = None
-    if not depth and (run.later or run.carried is not None or run.interrupt is not None):
-        leave(run)
+        thread.depth = depth
+        stage = future = settled = _NOTHING
+    if not depth and (thread.later or thread.carried is not None or thread.interrupt is not None):
+        leave_handlers(thread)
 
 
-def put_off(stage: Any, parent: Any) -> None:
-    """Start `stage`, which the caller owns and whose parent is settled, when this thread's handler has returned."""
-    stage._parent = parent
-    if not stage._hops:
-        stage._link.insert(0, TICKET)
-    here.run.later.append(stage)
-
-
-def flush(run: Run) -> None:
-    """Do, or hand to others, whatever this thread has put off: it is about to block."""
-    if run.stack or run.later:
-        run.depth += 1
+def _finish_interrupted(settled: Any, thread: ThreadState, floor: int, interrupt: BaseException) -> None:
+    """Go on after a Ctrl-C in the library's own code, until everything at hand is done; it is raised after that."""
+    while True:
+        thread.note_interrupt(interrupt)
         try:
-            _work_off(run)
-        finally:
-            run.depth -= 1
-    if run.carried is not None:
-        hop, run.carried = run.carried, None
-        hop._home.home.start(hop, hop._call)
-
-
-def take_queued(future: Any, run: Run) -> None:
-    """Run here what `future` waits for, if it is still queued on the pool whose worker this thread is."""
-    while run.pool is not None and not future.done():
-        source = future
-        while isinstance(parent := parent_of(source), StandardFuture):
-            source = parent
-        if not (source._hops and source._home.home is run.pool and source._call and TICKET in source._link):
+            if settled is not None:
+                _run_straight(settled, thread)
+            settled = None
+            _run_branches(thread, floor)
             return
-        execute(source, source._call, source._context)
+        except KeyboardInterrupt as another:
+            interrupt = another
 
 
-def leave(run: Run) -> None:
+# -- what a thread has put off ----------------------------------------------------------------------------------------
+
+
+def put_off(stage: Any, source: Any) -> None:
+    """Start `stage`, which the caller owns and whose source is settled, when this thread's handler has returned."""
+    stage._source = source
+    if not stage._on_executor:
+        stage._dependents.insert(0, TICKET)
+    current.thread.later.append(stage)
+
+
+def work_off(thread: ThreadState) -> None:
+    """Do, or hand to others, whatever this thread has put off: it is about to block."""
+    if thread.stack or thread.later:
+        thread.depth += 1
+        try:
+            run_put_off(thread)
+        finally:
+            thread.depth -= 1
+    if thread.carried is not None:
+        stage, thread.carried = thread.carried, None
+        stage._scheduler.start(stage, stage._call)
+
+
+def take_queued(future: Any, thread: ThreadState) -> None:
+    """Run here what `future` waits for, if it is still queued on the pool whose worker this thread is."""
+    while thread.pool is not None and not future.done():
+        origin = future
+        while isinstance(source := source_of(origin), State):
+            origin = source
+        queued = origin._on_executor and origin._scheduler is thread.pool
+        if not (queued and origin._call and TICKET in origin._dependents):
+            return
+        execute(origin, origin._call, origin._context)
+
+
+def leave_handlers(thread: ThreadState) -> None:
     """Come out of the outermost handler: do what was put off, then raise an interrupt that was held back."""
-    run.depth = 1
+    thread.depth = 1
     try:
-        _work_off(run)
-        while run.carried is not None:
-            hop, run.carried = run.carried, None
-            if claim(hop):
-                outcome = perform(hop, hop._call, run, hop._context)
-                if outcome is not PENDING:
-                    publish(hop, outcome)
-                    _straight_on(hop, run)
-                del outcome
-            del hop
-            _work_off(run)
+        run_put_off(thread)
+        while thread.carried is not None:
+            stage, thread.carried = thread.carried, None
+            _carry_on_with(stage, thread)
+            del stage
+            run_put_off(thread)
     finally:
-        run.depth = 0
-    if run.interrupt is not None:
-        interrupt, run.interrupt = run.interrupt, None
+        thread.depth = 0
+    if thread.interrupt is not None:
+        interrupt, thread.interrupt = thread.interrupt, None
         raise interrupt
 
 
-# -- the loop -------------------------------------------------------------------------------------------------------
+def _carry_on_with(stage: Any, thread: ThreadState) -> None:
+    """Run a stage that belongs to the pool whose worker this thread is."""
+    if claim(stage):
+        outcome = perform(stage, stage._call, thread, stage._context)
+        if outcome is not PENDING:
+            publish(stage, outcome)
+            _run_straight(stage, thread)
+    stage = outcome = _NOTHING
 
 
-def _straight_on(future: Any, run: Run) -> None:
-    """Carry on as long as one plain stage waits for another; the hot path: what `_plain` and `publish` do, in place."""
-    link, outcome = future._link, future._outcome
-    while link or link.copy():  # the copy takes the list's lock: a plain look might be older than our outcome
+def run_put_off(thread: ThreadState) -> None:
+    """Do what this thread has put off, but for the stage that it carries on with."""
+    future = source = _NOTHING
+    while True:
         try:
-            child = link.pop(0)  # decides against a cancellation
-        except IndexError:
-            continue
-        if link or type(child) not in PLAIN:
-            future = _turn(future, child, run)
-            if future is None:
-                break
-            link, outcome = future._link, future._outcome
-            continue
-        if type(outcome) is not Failure:
+            _run_branches(thread, 0)
+            if not thread.later:
+                return
+            future = thread.later[0]
+            thread.later.popleft()
+            if type(future._outcome) is Pending:
+                source = source_of(future)
+                owned = future._on_executor or claim(future)
+                future = future._fire(source, source._outcome, thread) if owned else None
+            if future is not None:
+                _run_straight(future, thread)
+        except KeyboardInterrupt as interrupt:
+            thread.note_interrupt(interrupt)
+            if future is not None and type(future._outcome) is not Pending:
+                thread.stack.append(future)
+        finally:
+            future = source = _NOTHING
+
+
+# -- the loop ---------------------------------------------------------------------------------------------------------
+
+
+def _run_straight(future: Any, thread: ThreadState) -> None:
+    """Carry on as long as one inline stage waits for another.
+
+    The fast block: what `InlineDependent.fire` and `publish` do, in place.
+    """
+    dependents, outcome = future._dependents, future._outcome
+    child = _NOTHING
+    try:
+        while dependents or dependents.copy():  # the copy takes the list's lock: a plain look may be older than `outcome`
             try:
-                outcome = child._fn(outcome)
-                if type(outcome) not in PLAIN_VALUES:
-                    outcome = resolve(child, outcome)
-                    if outcome is PENDING:
-                        break
-            except BaseException as error:
-                outcome = failed(child, error, run)
-        child._outcome = outcome
-        child._fn = child._parent = None
-        future, link = child, child._link
-    else:
-        if type(outcome) is Failure:
-            report.unheard(future, outcome)
-    future = child = link = outcome = _NOTHING  # no cycle: a traceback may keep this frame
+                first = dependents[0]
+            except IndexError:  # withdrawn just now
+                continue
+            if type(first) not in INLINE_KINDS or len(dependents) != 1:
+                future = _turn(future, thread)
+                if future is None:
+                    break
+                dependents, outcome = future._dependents, future._outcome
+                continue
+            try:
+                dependents.remove(first)  # decides against a cancellation
+            except ValueError:
+                continue
+            except KeyboardInterrupt as interrupt:  # CPython looks for it after the call: `first` is ours
+                thread.note_interrupt(interrupt)
+            child = first
+            if type(outcome) is not Failure:
+                try:
+                    outcome = child._handler(outcome)
+                    if type(outcome) not in PLAIN_VALUES:
+                        outcome = resolve(child, outcome)
+                        if outcome is PENDING:
+                            break
+                except BaseException as error:
+                    outcome = failed(child, error, thread)
+            child._outcome = outcome
+            child._handler = child._source = None
+            future, dependents = child, child._dependents
+        else:
+            if type(outcome) is Failure:
+                note_unobserved(future, outcome)
+    except KeyboardInterrupt as interrupt:
+        _keep(future, child, thread, interrupt)
+    finally:
+        future = first = child = dependents = outcome = _NOTHING  # no cycle: a traceback may keep this frame
 
 
-def _turn(future: Any, entry: Any, run: Run) -> Any:
-    """Fire an entry that is no plain stage, or not the only one; the future to go on with, or None.
+def _keep(future: Any, child: Any, thread: ThreadState, interrupt: BaseException) -> None:
+    """Put onto the stack what the loop had at hand when it was interrupted, so that it comes back to it."""
+    thread.note_interrupt(interrupt)
+    if future is not None:
+        thread.stack.append(future)
+    if child is None:
+        return
+    if child._outcome is PENDING and TICKET not in child._dependents:  # it is still ours
+        publish(child, Failure(interrupt))
+    if type(child._outcome) is not Pending:
+        thread.stack.append(child)
+    elif child._on_executor and child._source is not None:  # it was not handed over yet
+        thread.later.append(child)
+
+
+def _turn(future: Any, thread: ThreadState) -> Any:
+    """Fire the first dependent, which is no inline stage, or not the only one; the future to go on with, or None.
 
     If there are others behind it, `future` stands on the stack before anything is run.
     """
     try:
-        if type(entry) is Bell:
-            run.notify(future, entry)
-            return future  # who only waits has not looked
-        if type(entry) is Group:
-            future._link.insert(0, entry)
-        if future._link:
-            run.stack.append(future)
-        return None if type(entry) is Group else _fire(entry, future, run)
+        dependents = future._dependents
+        if len(dependents) != 1 or type(dependents[0]) is Group:
+            thread.stack.append(future)
+            return None
+        only = next_dependent(dependents, thread)
+        if only is None:
+            return future
+        if dependents:
+            thread.stack.append(future)
+        settled = only._fire(future, future._outcome, thread)
+        return future if type(only) in WAITING_KINDS else settled  # who only waits has not looked
+    except IndexError:  # withdrawn just now
+        return future
     finally:
-        del future, entry
+        future = only = settled = _NOTHING
 
 
-def _branch_out(run: Run, floor: int) -> None:
+def _run_branches(thread: ThreadState, floor: int) -> None:
     """Fire the dependents of what stands on the stack above `floor`, the innermost first."""
-    stack = run.stack
-    while len(stack) > floor:
-        future = stack[-1]
-        entry = next_entry(future._link)
-        if entry is None:
-            stack.pop()
-            continue
-        settled = _plain(entry, future._outcome, run) if type(entry) in PLAIN else _fire(entry, future, run)
-        if settled is not None:
-            _straight_on(settled, run)
-    future = entry = settled = _NOTHING
-
-
-def _work_off(run: Run) -> None:
-    """Do what this thread has put off, but for the stage that it carries on with."""
-    _branch_out(run, 0)
-    while run.later:
-        future = run.later.popleft()
-        if type(future._outcome) is Pending:
-            parent = parent_of(future)
-            future = _fire(future, parent, run) if future._hops or claim(future) else None
-        if future is not None:
-            _straight_on(future, run)
-        _branch_out(run, 0)
-    future = parent = _NOTHING
-
-
-def _fire(entry: Any, future: Any, run: Run) -> Any:
-    """Tell one dependent, which is taken out of the list, that `future` is settled; what is settled by that, or None."""
+    stack = thread.stack
+    future = dependent = settled = _NOTHING
     try:
-        kind = type(entry)
-        if kind in PLAIN:
-            return _plain(entry, future._outcome, run)
-        if not issubclass(kind, StandardFuture):
-            return run.notify(future, entry)
-        return _hop(entry, future._outcome, run) if entry._hops else _local(entry, future._outcome, run)
+        while len(stack) > floor:
+            future = stack[-1]
+            dependent = next_dependent(future._dependents, thread)
+            if dependent is None:
+                stack.pop()
+                continue
+            settled = dependent._fire(future, future._outcome, thread)
+            if settled is not None:
+                _run_straight(settled, thread)
+    except KeyboardInterrupt as interrupt:
+        _keep(settled, dependent if isinstance(dependent, State) else None, thread, interrupt)
+        raise
     finally:
-        del entry, future
+        future = dependent = settled = _NOTHING
 
 
-def _plain(stage: Any, outcome: Any, run: Run) -> Any:
-    """Run a stage with one function for values, which the caller owns; it, if that settled it, else None."""
-    try:
-        if type(outcome) is not Failure:
-            try:
-                outcome = stage._fn(outcome)
-                if type(outcome) not in PLAIN_VALUES and (outcome := resolve(stage, outcome)) is PENDING:
-                    return None
-            except BaseException as error:
-                outcome = failed(stage, error, run)
-        stage._outcome = outcome
-        stage._fn = stage._parent = None
-        return stage
-    finally:
-        del stage, outcome
+# -- the kinds of stages: what `futurechain.future` puts together with the public class ---------------------------------
 
 
-def _local(stage: Any, outcome: Any, run: Run) -> Any:
-    """Run any local stage, which the caller owns; it, if that settled it, else None."""
-    try:
-        call = select(stage, outcome)
-        outcome = outcome if call is None else call if type(call) is Failure else perform(stage, call, run)
-        if outcome is PENDING:
-            return None
-        publish(stage, outcome)
-        return stage
-    finally:
-        stage = outcome = call = _NOTHING
+class InlineDependent(State):
+    """A stage with one function for values, which runs in the thread that settles its source."""
+
+    __slots__ = ()
+
+    def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> Any:
+        """Run the function for a value; the stage, if that settled it, else None. The caller owns it."""
+        stage: Any = self
+        try:
+            if type(outcome) is not Failure:
+                try:
+                    outcome = stage._handler(outcome)
+                    if type(outcome) not in PLAIN_VALUES and (outcome := resolve(stage, outcome)) is PENDING:
+                        return None
+                except BaseException as error:
+                    outcome = failed(stage, error, thread)
+            stage._outcome = outcome
+            stage._handler = stage._source = None
+            return stage
+        finally:
+            self = stage = future = outcome = _NOTHING
 
 
-def _hop(hop: Any, outcome: Any, run: Run) -> Any:
-    """Hand a stage to its executor, or carry on with it here later; it, if it has been settled without a hop."""
-    try:
-        call = select(hop, outcome)
-        if type(call) is tuple:
-            hop._call, hop._parent = call, None
-            if hop._home.home is run.pool and run.depth == 1 and run.carried is None:
-                run.carried = hop
+class LocalDependent(State):
+    """Any other stage that runs in the thread that settles its source."""
+
+    __slots__ = ()
+
+    def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> Any:
+        """Do what the handler chooses; the stage, if that settled it, else None. The caller owns it."""
+        stage: Any = self
+        try:
+            call = _select(stage, outcome, thread)
+            outcome = outcome if call is None else call if type(call) is Failure else perform(stage, call, thread)
+            if outcome is PENDING:
                 return None
-            if watch.on:
-                watch.queued(hop)
-            hop._home.home.start(hop, call)
-            return None
-        if not claim(hop):
-            return None
-        publish(hop, outcome if call is None else call)
-        return hop
-    finally:
-        hop = outcome = call = _NOTHING
+            publish(stage, outcome)
+            return stage
+        finally:
+            self = stage = future = outcome = call = _NOTHING
 
 
-def select(stage: Any, outcome: Any) -> Any:
+class QueuedDependent(State):
+    """A stage that runs on an executor."""
+
+    __slots__ = ()
+    _call: Any
+    _context: Any
+
+    def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> Any:
+        """Hand it to its executor, or keep it to be carried on with here; it, if it was settled without that."""
+        stage: Any = self
+        try:
+            call = _select(stage, outcome, thread)
+            if type(call) is tuple:
+                stage._call, stage._source = call, None
+                if stage._scheduler is thread.pool and thread.depth == 1 and thread.carried is None:
+                    thread.carried = stage
+                    return None
+                if watch.on:
+                    watch.queued(stage)
+                stage._scheduler.start(stage, call)
+                return None
+            if not claim(stage):
+                return None
+            publish(stage, outcome if call is None else call)
+            return stage
+        finally:
+            self = stage = future = outcome = call = _NOTHING
+
+
+class InlineScheduler(Scheduler):
+    """Runs everything at once, in the thread that asks for it."""
+
+    __slots__ = ()
+
+    def start(self, stage: Any, call: Call) -> None:
+        execute(stage, call)
+
+
+HERE = InlineScheduler("INLINE", is_local=True)
+"""The scheduler of chains that no executor began."""
+
+
+def _watching(anybody: bool) -> None:
+    HERE.is_plain = not anybody
+
+
+watch.switches.append(_watching)
+_watching(watch.on)
+
+
+def _select(stage: Any, outcome: Any, thread: ThreadState) -> Any:
     """Return the call that `stage` makes for `outcome`: a tuple; or None to pass that on; or the failure to choose."""
-    fn = stage._fn
+    handler = stage._handler
     try:
-        if issubclass(type(fn), Plan):
-            return fn.select(outcome)
-        return None if type(outcome) is Failure else (fn, (outcome,), {})
+        if issubclass(type(handler), Handler):
+            return handler.select(outcome)
+        return None if type(outcome) is Failure else (handler, (outcome,), {})
     except BaseException as error:
-        return failed(stage, error, here.run)
+        return failed(stage, error, thread)
     finally:
-        del stage, outcome, fn
+        del stage, outcome, handler
 
 
-def perform(stage: Any, call: Call, run: Run, context: Any = None) -> Any:
+def perform(stage: Any, call: Call, thread: ThreadState, context: Context | None = None) -> Any:
     """Call; the outcome, or PENDING if the stage waits for a future now."""
     fn, args, kwargs = call
     if watch.on:
-        watch.started(stage, run)
+        watch.started(stage, thread)
     try:
         value = fn(*args, **kwargs) if context is None else context.run(fn, *args, **kwargs)
     except BaseException as error:
         if watch.on:
             watch.returned(stage)
         try:
-            return failed(stage, error, run, args[0] if args else None)
+            return failed(stage, error, thread, args[0] if args else None)
         finally:
             stage = call = fn = args = kwargs = context = _NOTHING  # the traceback keeps this frame
     if watch.on:

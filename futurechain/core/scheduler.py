@@ -1,12 +1,19 @@
-"""Where a stage runs, and its place in the chain.
+"""Where a stage runs; and the end of a Twisted-family chain.
 
-A `Home` stands for an executor inside the library: it starts calls and delivers their outcome. It is what chains hold,
-so that a chain never keeps the user's executor object alive, nor the other way round. A `Place` says "in this
-chain, at this depth, on this home"; places are shared by all chains of an executor, so a stage pays one word for them.
+A `Scheduler` stands for an executor inside the library: it starts calls and delivers their outcome. It is what
+futures hold, so that a chain never keeps the user's executor object alive, nor the other way round.
 
-In Twisted's family a chain also has an end that moves. The chain record knows it (`Chain.tail`); every future of the
-chain holds the record, except the tail, which holds it weakly (`Tail`): no reference cycle, and the results in the
-middle are free to go.
+In Twisted's family a chain has an end that moves. Its record, `Chain`, knows the end; every future of the chain holds
+the record, but for the last one, which has a weak reference to it (`Tail`): no reference cycle, and the results in the
+middle are free to go. No lock guards it:
+
+* *Whose chain is it?* The first ``addCallback`` on a future begins one; `_beginnings.setdefault` decides.
+* *Who comes after whom?* ``ends.append(child)`` decides: the predecessor of a child is the one before it in the list.
+* *When does the predecessor go?* Once the child has found it, and has given it the record in the place of the weak
+  reference: the sign, for whoever tidies the list from its front. So a child always finds its predecessor there. (The
+  root has the record from the beginning, so nobody tidies before the first child has found it.)
+
+The child may then be attached to its predecessor whatever state that is in: pending, settled, not yet attached itself.
 """
 
 from __future__ import annotations
@@ -18,40 +25,32 @@ from functools import cache
 from importlib import import_module
 from typing import Any, TypeAlias
 
-__all__ = ["Call", "Chain", "Home", "Place", "Tail", "chain_end", "chain_of", "extend", "home_of", "later"]
+__all__ = ["Call", "Chain", "Scheduler", "Tail", "begin_chain", "chain_end", "extend", "later", "scheduler_of"]
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 """What a stage does when its turn has come: a function, its arguments, its keyword arguments."""
 
-DEEPEST_NUMBERED = 1000
-"""Stages are numbered up to here, for messages; the later ones share the last number."""
 
-
-class Home:
+class Scheduler:
     """Start calls on one executor; the part of it that chains hold."""
 
-    __slots__ = ("__weakref__", "local", "name", "root")
+    __slots__ = ("__weakref__", "is_local", "is_plain", "name")
 
-    def __init__(self, name: str, *, local: bool = False) -> None:
+    def __init__(self, name: str, *, is_local: bool = False) -> None:
         self.name = name
-        self.local = local
-        self.root = Place(self, 0)
-
-    def at(self, depth: int) -> Place:
-        """Return the place at `depth` of the chains here."""
-        place = self.root
-        for _ in range(min(depth, DEEPEST_NUMBERED)):
-            place = place.next or place.grow()
-        return place
+        self.is_local = is_local
+        """Whether stages run in the thread that settles their source."""
+        self.is_plain = is_local
+        """Whether, besides, nobody watches, so that a stage may take the fast path."""
 
     def takes_closures(self) -> bool:
         """Tell whether what runs here shares memory with us."""
         return True
 
-    def enlist(self, stage: Any) -> None:
+    def register(self, stage: Any) -> None:
         """Note that `stage` will want to run here, so that a shutdown waits for it."""
 
-    def retire(self, stage: Any) -> None:
+    def unregister(self, stage: Any) -> None:
         """Note that `stage` is settled."""
 
     def start(self, stage: Any, call: Call) -> None:
@@ -62,87 +61,79 @@ class Home:
         return self.name
 
 
-class Place:
-    """A depth in the chains of one home; immutable but for the lazily made ``next``."""
-
-    __slots__ = ("depth", "home", "local", "next")
-
-    def __init__(self, home: Home, depth: int) -> None:
-        self.home = home
-        self.local = home.local
-        self.depth = depth
-        self.next: Place | None = self if depth >= DEEPEST_NUMBERED else None
-
-    def grow(self) -> Place:
-        """Return the place one stage further (two threads may make two: they are alike)."""
-        following = self.next = self.next or Place(self.home, self.depth + 1)
-        return following
-
-
 class Chain:
-    """The futures that ``addCallback`` strings together: it knows the last of them.
+    """The futures that ``addCallback`` strings together: it knows the last of them, by the rules above."""
 
-    ``ends`` holds the last one; for an instant also those that are about to cease to be it. The order in which futures
-    are appended is their order in the chain. Each takes its predecessor out, and nobody else does.
-    """
+    __slots__ = ("__weakref__", "ends", "has_begun", "tail")
 
-    __slots__ = ("__weakref__", "ends", "place", "tail")
-    next = None
-
-    def __init__(self, place: Any, end: Any) -> None:
-        self.place = place
+    def __init__(self, end: Any) -> None:
         self.ends = [end]
-        tail = self.tail = Tail(self)
-        tail.place = place
-
-    home = property(lambda self: self.place.home)
-    local = property(lambda self: self.place.local)
-    depth = property(lambda self: self.place.depth)
-
-    def grow(self) -> Place:
-        """Return the place of a promise-family stage that is attached here."""
-        return self.place.next or self.place.grow()  # type: ignore[no-any-return]
+        """The last one; for an instant also those that are about to cease to be it."""
+        self.tail = Tail(self)
+        self.has_begun = False
+        """Whether the first child has found the root."""
 
 
 class Tail(weakref.ref[Chain]):
-    """The place of a chain's last future: a weak reference to the chain, which holds that."""
+    """What the last future of a chain has in the place of the record."""
 
-    __slots__ = ("place",)
-    place: Any
-    next = None
-    home, local, depth, grow = Chain.home, Chain.local, Chain.depth, Chain.grow
+    __slots__ = ()
 
 
-def chain_of(future: Any) -> Chain:
+_beginnings: dict[int, Chain] = {}
+"""Chains that are just being begun, by the identity of their first future."""
+
+
+def begin_chain(future: Any) -> Chain:
     """Return the chain of `future`, which begins one if it is in none."""
-    place = future._home
-    chain = place if type(place) is Chain else place() if type(place) is Tail else None
-    # of several threads that begin one, this step decides whose it is
-    return chain or future.__dict__.setdefault("_chain", Chain(place, future))  # type: ignore[no-any-return]
+    found = getattr(future, "_chain", None)
+    chain: Chain | None = found() if type(found) is Tail else found
+    if chain is not None:
+        return chain
+    key = id(future)
+    chain = _beginnings.setdefault(key, Chain(future))  # of several threads that begin one, this decides whose it is
+    found = getattr(future, "_chain", None)  # unless one of them was through already: a second look, after that
+    if type(found) is Chain:
+        chain = found
+    else:
+        future._chain = chain
+    _beginnings.pop(key, None)
+    return chain
 
 
 def extend(chain: Chain, child: Any) -> Any:
-    """Make `child`, which is complete but for its parent, the end of `chain`; the end so far, to attach it to."""
-    child._home = chain.tail
+    """Make `child`, which is complete but for its source, the end of `chain`; the end so far, to attach it to."""
+    child._chain = chain.tail
     ends = chain.ends
     ends.append(child)  # decides who comes after whom
     if len(ends) == 2:
         end = ends[0]
-        end._home = chain
-        del ends[0]
     else:
         known = ends.copy()
         end = known[known.index(child) - 1]
-        end._home = chain
-        ends.remove(end)
+    if type(end._chain) is Chain:  # from the beginning: it is the root
+        chain.has_begun = True
+    else:
+        end._chain = chain
+    if chain.has_begun:
+        _tidy(ends)
     return end
+
+
+def _tidy(ends: list[Any]) -> None:
+    """Take out, from the front, all that have been found by their successors."""
+    while type((first := ends[0])._chain) is Chain:
+        try:
+            ends.remove(first)
+        except ValueError:  # another thread tidies, too
+            pass
 
 
 def chain_end(future: Any) -> Any:
     """Return the present end of the chain of `future`."""
-    place = future._home
-    chain = place() if type(place) is Tail else place
-    return chain.ends[-1] if type(chain) is Chain else future
+    found = getattr(future, "_chain", None)
+    chain: Chain | None = found() if type(found) is Tail else found
+    return future if chain is None else chain.ends[-1]
 
 
 _LATER = {
@@ -166,16 +157,16 @@ def later(name: str) -> Callable[..., Any]:
     return function
 
 
-def home_of(executor: Any, name: str = "on") -> Home:
-    """Return the home of `executor`, wrapping a foreign one.
+def scheduler_of(executor: Any, name: str = "on") -> Scheduler:
+    """Return the scheduler of `executor`, wrapping a foreign one.
 
     Raises:
         TypeError: if it is no executor.
     """
-    home = getattr(executor, "_home", None)
-    if isinstance(home, Home):
-        return home
+    scheduler = getattr(executor, "_scheduler", None)
+    if isinstance(scheduler, Scheduler):
+        return scheduler
     if isinstance(executor, cf.Executor):
-        wrapped: Home = later("wrap_executor")(executor)._home
+        wrapped: Scheduler = later("wrap_executor")(executor)._scheduler
         return wrapped
     raise TypeError(f"{name}= wants an executor (a concurrent.futures.Executor, or INLINE), not {executor!r}")

@@ -1,96 +1,162 @@
-"""The interface of ``concurrent.futures.Future`` on top of `links`: what the standard library and others call.
+"""The interface of ``concurrent.futures.Future`` on top of `state`: what the standard library and others call.
 
-A subclass, so that ``isinstance`` holds, but with a state of its own (see `links`). The attributes that
-``concurrent.futures.wait`` and ``as_completed`` read (``_state``, ``_condition``, ``_waiters``) are properties; a
-condition is built only when one of them asks.
+A subclass, so that ``isinstance`` holds, but with a state of its own. The attributes that ``concurrent.futures.wait``
+and ``as_completed`` read (``_state``, ``_condition``, ``_waiters``) are properties; a condition is built only when one
+of them asks.
 """
 
 from __future__ import annotations
 
 import concurrent.futures as cf
-import logging
 import sys
+from _thread import LockType, allocate_lock
 from collections.abc import Callable
+from contextlib import suppress
+from threading import TIMEOUT_MAX, Condition
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
+from futurechain.core.loop import HERE, WAITING_KINDS, leave_handlers, run_dependents, settle, take_queued, work_off
+from futurechain.core.state import PENDING, RUNNING, TICKET, Pending, State, attach, claim, is_unclaimed, withdraw
+from futurechain.core.thread_state import ThreadState, current
+from futurechain.core.unobserved import OBSERVED, log_error
 from futurechain.errors import CancelledError, InvalidStateError
 from futurechain.failure import Failure
-from futurechain.core.state import (
-    RUNNING,
-    SILENT,
-    TICKET,
-    Bell,
-    Callback,
-    Pending,
-    Waiter,
-    attach,
-    claim,
-    is_consumed,
-    is_waiting,
-    withdraw,
-)
-from futurechain.core.unobserved import HEARD
-from futurechain.core.thread_state import here
 
-__all__ = ["StandardFuture", "is_cancelled"]
+__all__ = ["DoneCallback", "StandardFuture", "WaitCondition", "Waiter", "is_cancelled", "outcome_of"]
 
 T = TypeVar("T")
-logger = logging.getLogger("futurechain")
 
 
-def runs_loop() -> bool:
+def is_cancelled(outcome: Any) -> bool:
+    """Tell whether `outcome` is a cancellation; without asking the exception, which may raise."""
+    return type(outcome) is Failure and issubclass(type(outcome.value), CancelledError)
+
+
+def outcome_of(future: cf.Future[Any]) -> Any:
+    """Return the outcome of a future that is done, ours or not."""
+    try:
+        if future.cancelled():
+            return Failure(CancelledError())
+        error = future.exception()
+        return future.result() if error is None else Failure(error)
+    except BaseException as error:
+        return Failure(error)
+
+
+# -- who waits, as the standard library knows it ------------------------------------------------------------------------
+
+
+class Waiter:
+    """A thread that is blocked in ``result()``: a bare lock of its own, and nothing that others contend for."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock: LockType = allocate_lock()
+        self._lock.acquire()
+
+    def _is_waiting(self) -> bool:
+        """Tell that it counts as a consumer."""
+        return True
+
+    def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> None:
+        """Wake the thread; a second time has no effect."""
+        with suppress(RuntimeError):
+            self._lock.release()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Block for at most `timeout` seconds; True when woken."""
+        return self._lock.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), TIMEOUT_MAX))
+
+
+class DoneCallback:
+    """A function given to ``add_done_callback``."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[Any], object]) -> None:
+        self._function = function
+
+    def _is_waiting(self) -> bool:
+        """Tell that it counts as a consumer."""
+        return True
+
+    def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> None:
+        """Call it with the future; nothing that it raises gets any further."""
+        try:
+            self._function(future)
+        except BaseException as error:
+            thread.note_interrupt(error)
+            log_error("exception calling callback for %r", future, error=error)
+
+
+class WaitCondition:
+    """The condition that ``concurrent.futures.wait`` and ``as_completed`` take hold of; built when they ask.
+
+    They read the state of several futures while holding all their conditions, and count on it that none changes
+    meanwhile. So a future that has one shows itself as finished only once it has told, under its lock.
+    """
+
+    __slots__ = ("condition", "has_told", "waiters")
+
+    def __init__(self) -> None:
+        self.condition = Condition()
+        self.waiters: list[Any] = []
+        self.has_told = False
+
+    def _is_waiting(self) -> bool:
+        """Tell whether anybody waits."""
+        return bool(self.waiters)
+
+    def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> None:
+        """Tell everybody who waits, once."""
+        with self.condition:
+            if self.has_told:
+                return
+            self.has_told = True
+            failed = "add_cancelled" if is_cancelled(outcome) else "add_exception"
+            for waiter in self.waiters:
+                getattr(waiter, failed if type(outcome) is Failure else "add_result")(future)
+            self.condition.notify_all()
+
+
+WAITING_KINDS.add(WaitCondition)
+
+
+def _runs_loop() -> bool:
     """Tell whether asyncio runs in this thread; it is not imported for that."""
     asyncio: Any = sys.modules.get("asyncio.events")
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
-def is_cancelled(outcome: Any) -> bool:
-    """Tell whether `outcome` is a cancellation."""
-    return type(outcome) is Failure and isinstance(outcome.value, CancelledError)
+# -- the future ---------------------------------------------------------------------------------------------------------
 
 
-class StandardFuture(cf.Future[T]):
+class StandardFuture(State, cf.Future[T]):
     """The standard half of `futurechain.Future`; not for use by itself."""
 
-    __slots__ = ("_fn", "_home", "_link", "_outcome", "_parent")
+    __slots__ = ()
 
-    _fn: Any
-    """What the stage does, until it is settled; then None."""
-    _home: Any
-    """Where its dependents run, and its place in the chain: a `dispatch.Place`."""
-    _link: Any
-    """The list of its dependents; see `links`."""
-    _outcome: Any
-    """`PENDING`, or the value, or a `Failure`."""
-    _parent: Any
-    """What it waits for, until it is settled; then None."""
-    _weakly_held = True
-    """Whether what waits for it holds it by a weak reference: a bare future, which its producer keeps alive."""
-    _hops = False
-    """Whether it runs on an executor, and not in the thread that settles its parent."""
-    _record: Any = None
-    """What a trace knows of it."""
-    _twisted = False
-    """Whether it is of Twisted's family: then a returned future means the chain of that, and not that future alone."""
-    _shielded = False
-    """Whether its cancellation stops there."""
+    def __init__(self) -> None:
+        self._dependents = [TICKET]
+        self._outcome = PENDING
+        self._handler = self._source = self._chain = None
+        self._scheduler = HERE
 
-    def _settle(self, outcome: Any) -> None:
-        raise NotImplementedError  # pragma: no cover  # futurechain.Future has it
+    _run_dependents = run_dependents
 
-    def _carry_on(self) -> None:
-        raise NotImplementedError  # pragma: no cover  # futurechain.Future has it
-
-    def _before_blocking(self) -> None:
-        raise NotImplementedError  # pragma: no cover  # futurechain.Future has it
-
-    def _leave(self) -> None:
-        raise NotImplementedError  # pragma: no cover  # futurechain.Future has it
-
-    def _heard(self) -> None:
+    def _observed(self) -> None:
         """Note that somebody has seen how this future ended."""
         if type(self._outcome) is Failure:
-            self.__dict__.setdefault("_unheard", HEARD).hear()  # whichever of the two comes second silences the report
+            self.__dict__.setdefault("_unobserved", OBSERVED).observe()  # whichever comes second silences the report
+
+    def _before_blocking(self) -> None:
+        """Do what this thread has put off, and take what the future waits for, if that is queued on our own pool."""
+        thread = current.thread
+        if thread.has_put_off():
+            work_off(thread)
+        if thread.pool is not None:
+            take_queued(self, thread)
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
@@ -104,8 +170,8 @@ class StandardFuture(cf.Future[T]):
 
     def running(self) -> bool:
         """Return True while its function is being executed, here or elsewhere."""
-        abroad = getattr(self._parent, "runs_abroad", None)
-        return type(self._outcome) is Pending and (not is_waiting(self) or (abroad is not None and abroad()))
+        abroad = getattr(self._source, "runs_abroad", None)
+        return type(self._outcome) is Pending and (not is_unclaimed(self) or (abroad is not None and abroad()))
 
     def result(self, timeout: float | None = None) -> T:
         """Return this future's own value, waiting for it if needed.
@@ -123,7 +189,7 @@ class StandardFuture(cf.Future[T]):
             outcome = self._wait(timeout)
         if type(outcome) is not Failure:
             return cast("T", outcome)
-        self._heard()
+        self._observed()
         try:
             raise outcome.value
         finally:
@@ -144,7 +210,7 @@ class StandardFuture(cf.Future[T]):
             outcome = self._wait(timeout)
         if type(outcome) is not Failure:
             return None
-        self._heard()
+        self._observed()
         if is_cancelled(outcome):
             raise outcome.value
         return outcome.value
@@ -153,12 +219,12 @@ class StandardFuture(cf.Future[T]):
         """Block until the future is settled; its outcome."""
         self._before_blocking()
         waiter = Waiter()
-        self._link.insert(0, waiter)
+        self._dependents.insert(0, waiter)
         try:
             if type(self._outcome) is Pending and not waiter.wait(timeout) and type(self._outcome) is Pending:
                 raise TimeoutError
         finally:
-            withdraw(self._link, waiter)
+            withdraw(self._dependents, waiter)
         return self._outcome
 
     # -- telling --------------------------------------------------------------------------------------------------
@@ -173,7 +239,7 @@ class StandardFuture(cf.Future[T]):
             InvalidStateError: if it is running or settled already.
         """
         if claim(self):
-            self._link.insert(0, RUNNING)
+            self._dependents.insert(0, RUNNING)
             return True
         if self.cancelled():
             return False
@@ -185,38 +251,9 @@ class StandardFuture(cf.Future[T]):
         Raises:
             InvalidStateError: if it is settled, or is a stage that its chain settles.
         """
-        link = self._link
-        try:
-            link.remove(TICKET)
-        except ValueError:
-            if not claim(self, RUNNING):
-                raise InvalidStateError(f"{self!r} cannot be given a result: {self._why_not()}") from None
-        if type(result) is Failure:
-            self._settle(result)
-            return
-        self._outcome = result
-        settled = None
-        if link:
-            try:
-                entry = link[0]
-                if type(entry) in SILENT:
-                    link.remove(entry)
-                    entry.count()
-                    if not entry.left:
-                        settled = entry.complete()
-            except (IndexError, ValueError):  # it was taken back just now
-                pass
-            entry = None  # no cycle: a traceback may keep this frame
-        if link or link.copy():  # the copy takes the list's lock: a plain look might be older than our outcome
-            self._carry_on()
-        if settled is not None:
-            settled._carry_on()
-
-    def _give_result(self, result: T) -> None:
-        """Do what `set_result` does, for a stage, which may have a plan and a place on an executor."""
         if not (claim(self) or claim(self, RUNNING)):
             raise InvalidStateError(f"{self!r} cannot be given a result: {self._why_not()}")
-        self._settle(result)
+        settle(self, result)
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Settle the future with an error; runs local dependents in this thread.
@@ -231,7 +268,7 @@ class StandardFuture(cf.Future[T]):
             raise TypeError(f"set_exception() wants an exception such as ValueError('...'), not {exception!r}")
         if not (claim(self) or claim(self, RUNNING)):
             raise InvalidStateError(f"{self!r} cannot be given an error: {self._why_not()}")
-        self._settle(Failure(exception))
+        settle(self, Failure(exception))
 
     def _why_not(self) -> str:
         state = "cancelled" if self.cancelled() else str(self._state).lower()
@@ -247,63 +284,63 @@ class StandardFuture(cf.Future[T]):
         """
         if not callable(fn):
             raise TypeError(f"add_done_callback() wants a function of one future, not {fn!r}")
-        self._heard()
-        callback = Callback(fn)
+        self._observed()
+        callback = DoneCallback(fn)
         if attach(self, callback):
             self._before_waiting()
             return
-        self._heard()
-        here.run.notify(self, callback)
-        self._leave()
+        self._observed()
+        thread = current.thread
+        callback._fire(self, self._outcome, thread)
+        if not thread.depth:
+            leave_handlers(thread)
 
     def _before_waiting(self) -> None:
         """Work off what this thread has put off, if it is about to return to an event loop that a handler runs."""
-        run = here.run
-        if (run.stack or run.later or run.carried) and runs_loop():
+        if current.thread.has_put_off() and _runs_loop():
             self._before_blocking()
 
     # -- what concurrent.futures.wait and as_completed reach for ----------------------------------------------------
 
     @property
-    def _bell(self) -> Bell:
+    def _wait_condition(self) -> WaitCondition:
         self._before_blocking()
-        bell: Bell | None = self.__dict__.get("_bell")
-        if bell is None:
-            fresh = Bell()
-            bell = cast("Bell", self.__dict__.setdefault("_bell", fresh))  # the one step that decides whose it is
-            if bell is fresh:
-                self._hang(bell)
-        return bell
+        known: WaitCondition | None = self.__dict__.get("_waited")
+        if known is None:
+            fresh = WaitCondition()
+            known = cast("WaitCondition", self.__dict__.setdefault("_waited", fresh))  # decides whose it is
+            if known is fresh:
+                self._hang(known)
+        return known
 
-    def _hang(self, bell: Bell) -> None:
+    def _hang(self, condition: WaitCondition) -> None:
         if not self.done():
-            self._link.insert(0, bell)
-        if self.done():
-            bell.fire(self, self._outcome)
+            self._dependents.insert(0, condition)
+            if not self.done():
+                return
+            withdraw(self._dependents, condition)  # a second look: whoever settled it may not have seen that
+        condition._fire(self, self._outcome, current.thread)
 
     if not TYPE_CHECKING:  # for a type checker they stay the attributes of the standard class
 
         @property
         def _condition(self) -> Any:
-            return self._bell.condition
+            return self._wait_condition.condition
 
         @property
         def _waiters(self) -> list[Any]:
-            return self._bell.waiters
+            return self._wait_condition.waiters
 
         @property
         def _state(self) -> str:
-            bell = self.__dict__.get("_bell")
-            if not self.done() or (bell is not None and not bell.rung):
+            known = self.__dict__.get("_waited")
+            if not self.done() or (known is not None and not known.has_told):
                 return "RUNNING" if self.running() else "PENDING"
             return "CANCELLED_AND_NOTIFIED" if self.cancelled() else "FINISHED"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{self!r} cannot be pickled or copied: it belongs to this process; send its result instead")
 
-    def _live(self) -> bool:
-        """Tell, as a dependent, whether it still consumes its parent."""
+    def _is_waiting(self) -> bool:
+        """Tell, as a dependent, whether it still consumes its source."""
         return not self.done()
-
-    def _is_consumed(self) -> bool:
-        return is_consumed(self)

@@ -17,7 +17,7 @@ from futurechain.failure import Failure
 from futurechain.executors.wrapped_future import wrap_future
 from futurechain.future import Future
 from futurechain.core.state import PENDING, attach
-from futurechain.core.thread_state import here
+from futurechain.core.thread_state import current
 
 __all__ = ["Runner", "ensureDeferred", "execute", "inlineCallbacks", "maybeDeferred"]
 
@@ -131,10 +131,10 @@ class Runner:
                 self.cancels.pop()
                 inner.cancel()
 
-    def _live(self) -> bool:
+    def _is_waiting(self) -> bool:
         return not self.deferred.called
 
-    def fire(self, future: Any, outcome: Any) -> None:
+    def _fire(self, future: Any, outcome: Any) -> None:
         """Go on: what was waited for has come."""
         self._advance(outcome)
 
@@ -149,7 +149,7 @@ class Runner:
 
     def _step(self, outcome: Any) -> tuple[Any, bool]:
         """Resume once; what it yields, or its outcome and True."""
-        run, coroutine = here.run, self.coroutine
+        run, coroutine = current.thread, self.coroutine
         run.drives += 1
         try:
             if type(outcome) is Failure:
@@ -189,7 +189,7 @@ class Runner:
             self._pass_on(awaited if self.cancels else None)
             if attach(awaited, entry):
                 return PENDING
-        awaited._heard()
+        awaited._observed()
         return awaited._outcome
 
     def _end(self, value: Any) -> None:

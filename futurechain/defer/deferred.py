@@ -10,14 +10,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from futurechain.core import callback_threads as crew
+from futurechain.core import callback_threads
 from futurechain.core.cancel import let_go
 from futurechain.clock import call_later, check_seconds
 from futurechain.defer.errors import AlreadyCalledError
 from futurechain.errors import CancelledError, TimeoutError  # noqa: A004
 from futurechain.failure import Failure
 from futurechain.executors.wrapped_future import wrap_future
-from futurechain.future import INLINE, Future, stage_on
+from futurechain.executors.inline import INLINE
+from futurechain.future import Future, stage_on
 from futurechain.core.state import Pending, attach, claim
 from futurechain.core.handlers import Plan, check_handler
 from futurechain.core.loop import settle
@@ -52,7 +53,7 @@ class Deferred(Awaitable[T]):
         self._pauses: list[None] = []
         self._gates: list[tuple[Any, Any]] = []
         root: Any = Future()
-        root._parent = self._position = _Position(self)
+        root._source = self._position = _Position(self)
         self._root = root
         self._end = root  # any future of the chain: each finds its way to the end
 
@@ -308,8 +309,8 @@ class Deferred(Awaitable[T]):
         deferred: Deferred[T] = Deferred(lambda _: feed.leave(source))
         feed = Feed(deferred)
         if not attach(source, feed):
-            source._heard()
-            feed.fire(source, source._outcome)
+            source._observed()
+            feed._fire(source, source._outcome)
         return deferred
 
     @classmethod
@@ -426,7 +427,7 @@ class _Position:
         """Return nothing, as a parent: rings of Deferreds are found by `waits_for`, without walking whole chains."""
         return []
 
-    def abandon(self, child: Any) -> None:
+    def cancel_for(self, child: Any) -> None:
         """Cancel, as a parent: nobody consumes `child` any more."""
         self.cancel()
 
@@ -462,7 +463,7 @@ class _Relay(Future[Any]):
 
     def __init__(self, source: _Position) -> None:
         super().__init__()
-        self._parent = source
+        self._source = source
         self.source: _Position | None = source
 
     def take(self, outcome: Any) -> None:
@@ -487,10 +488,10 @@ class Feed:
     def __init__(self, deferred: Deferred[Any]) -> None:
         self._deferred = deferred
 
-    def _live(self) -> bool:
+    def _is_waiting(self) -> bool:
         return not self._deferred.called
 
-    def fire(self, future: Any, outcome: Any) -> None:
+    def _fire(self, future: Any, outcome: Any) -> None:
         """Fire the Deferred, unless it was cancelled."""
         self._deferred._fire(outcome, [])
 
@@ -515,7 +516,7 @@ class _Expiry:
     def start(self, clock: Any) -> None:
         """Set the timer."""
         if clock is None:
-            self.withdraw = call_later(self.seconds, crew.run, self.expire).cancel
+            self.withdraw = call_later(self.seconds, callback_threads.run, self.expire).cancel
         else:
             later = getattr(clock, "callLater", None)
             if later is None:  # a clock of this library

@@ -25,13 +25,14 @@ from typing import Any, ParamSpec, TypeVar, cast
 from futurechain import clock
 from futurechain.core import callback_threads
 from futurechain.core.loop import settle
-from futurechain.core.scheduler import Call, Home, home_of
+from futurechain.core.scheduler import Call, Scheduler, scheduler_of
 from futurechain.core.state import claim
-from futurechain.core.thread_state import here
+from futurechain.core.thread_state import current
 from futurechain.errors import ExecutorShutdownError
 from futurechain.executors.threads import refusal
 from futurechain.failure import Failure
-from futurechain.future import MISSING, Future, Hop, new_task
+from futurechain.core.attaching import MISSING, new_task
+from futurechain.future import ExecutorStage, Future
 
 __all__ = ["LimitedExecutor", "limit"]
 
@@ -41,7 +42,7 @@ EARLY = 1e-9
 """Seconds by which a sum of floats may be wrong."""
 
 
-class _View(Home):
+class _View(Scheduler):
     """What chains hold of a view."""
 
     __slots__ = (
@@ -49,7 +50,7 @@ class _View(Home):
         "pending", "queue", "queued", "running",
     )  # fmt: skip
 
-    def __init__(self, inner: Home, most: int | None, rate: _Rate | None, queued: int | None) -> None:
+    def __init__(self, inner: Scheduler, most: int | None, rate: _Rate | None, queued: int | None) -> None:
         super().__init__(f"limit({inner.name})")
         self._inner = inner
         self.most = math.inf if most is None else most
@@ -73,14 +74,14 @@ class _View(Home):
     def takes_closures(self) -> bool:
         return self._inner.takes_closures()
 
-    def enlist(self, stage: Any) -> None:
+    def register(self, stage: Any) -> None:
         if self.closing and not self._is_inside():
             return  # it will be refused when its turn comes; an error before that still passes through
         self.pending[id(stage)] = stage
-        self._inner.enlist(stage)
+        self._inner.register(stage)
 
-    def retire(self, stage: Any) -> None:
-        self._inner.retire(stage)
+    def unregister(self, stage: Any) -> None:
+        self._inner.unregister(stage)
         with self._lock:
             self.pending.pop(id(stage), None)
             if id(stage) in self.running:
@@ -137,7 +138,7 @@ class _View(Home):
         return not seconds
 
     def _is_inside(self) -> bool:
-        return here.run.within is not None and here.run.within in (self, self._inner)
+        return current.thread.within is not None and current.thread.within in (self, self._inner)
 
     # -- room in the queue --------------------------------------------------------------------------------------------
 
@@ -231,8 +232,8 @@ def _tell(waiting: list[Future[None]]) -> None:
 
 def _is_ours() -> bool:
     """Tell whether this thread works for the library, so that holding it up would hold up others."""
-    run = here.run
-    return run.within is not None or run.depth > 0 or callback_threads.is_reserved()
+    thread = current.thread
+    return thread.within is not None or thread.depth > 0 or callback_threads.is_reserved()
 
 
 class LimitedExecutor(cf.Executor):
@@ -247,7 +248,7 @@ class LimitedExecutor(cf.Executor):
         self.per_second = per_second
         self.queued = queued
         rate = None if per_second is None else _Rate(per_second)
-        self._home = _View(home_of(executor), concurrency, rate, queued)
+        self._scheduler = _View(scheduler_of(executor), concurrency, rate, queued)
 
     def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)``; return its future.
@@ -258,21 +259,21 @@ class LimitedExecutor(cf.Executor):
             TypeError: if `fn` is missing or not callable.
             RuntimeError: after the shutdown of the view, or of the executor.
         """
-        self._home.wait_for_room()
+        self._scheduler.wait_for_room()
         try:
             return self.submit_nowait(fn, *args, **kwargs)
         finally:
-            self._home.leave_room()
+            self._scheduler.leave_room()
 
     def submit_nowait(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Do what `submit` does, and never wait."""
-        home = self._home
-        task = new_task(Hop(), fn, home.at(1))
+        view = self._scheduler
+        task = new_task(ExecutorStage, fn, view)
         task._call = None
         task._context = copy_context()
-        home.check()
-        home.enlist(task)
-        home.start(task, (fn, args, kwargs))
+        view.check()
+        view.register(task)
+        view.start(task, (fn, args, kwargs))
         return cast("Future[T]", task)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -282,7 +283,7 @@ class LimitedExecutor(cf.Executor):
             wait: block until then.
             cancel_futures: cancel what has not begun, stages included.
         """
-        self._home.close(wait=wait, cancel_futures=cancel_futures)
+        self._scheduler.close(wait=wait, cancel_futures=cancel_futures)
 
     def __repr__(self) -> str:
         bounds = {"concurrency": self.concurrency, "per_second": self.per_second, "queued": self.queued}
@@ -312,7 +313,7 @@ def limit(
         ValueError: if a number is below 1, or `per_second` is not positive.
         RuntimeError: if `executor` is shut down.
     """
-    home_of(executor, "executor")
+    scheduler_of(executor, "executor")
     for name, count in (("concurrency", concurrency), ("queued", queued)):
         if count is None:
             continue
@@ -326,5 +327,5 @@ def limit(
         if not 0 < per_second < math.inf:
             raise ValueError(f"limit() wants per_second= to be positive and finite, not {per_second!r}")
     view = LimitedExecutor(executor, concurrency, per_second, queued)
-    view._home.check()
+    view._scheduler.check()
     return view

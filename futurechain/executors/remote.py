@@ -3,7 +3,7 @@
 The foreign executor does the work; a `_Remote` home stands between it and the chains. The thread on which a
 foreign future is settled often belongs to the executor's manager or to an event loop. There we only publish the
 outcome, which wakes those who wait; everything else, user code and the submission of the next stage, goes to a callback
-thread (see `crew`).
+thread (see `callback_threads`).
 
 ``pending`` holds what is still to be settled, with the executor itself: it must live until the chains have ended.
 """
@@ -26,19 +26,21 @@ from functools import partial
 from time import perf_counter
 from typing import Any, ParamSpec, TypeVar, cast
 
-from futurechain.core import callback_threads as crew
-from futurechain.core import unobserved as report
+from futurechain.core import callback_threads
+from futurechain.core import unobserved
 from futurechain.core.flatten import resolve
-from futurechain.core.scheduler import Call, Home
+from futurechain.core.scheduler import Call, Scheduler
 from futurechain.errors import BrokenExecutor, ExecutorShutdownError, StagePicklingError
 from futurechain.failure import Failure
 from futurechain.executors.wrapped_future import Foreign
-from futurechain.future import MISSING, Future, Hop, new_task
-from futurechain.core.state import PENDING, Bell, Waiter, claim, withdraw
-from futurechain.core.outcomes import annotate, outcome_of, publish
+from futurechain.core.attaching import MISSING, new_task
+from futurechain.future import ExecutorStage, Future
+from futurechain.core.state import PENDING, claim, publish, withdraw
+from futurechain.core.stdlib import WaitCondition, Waiter, outcome_of
+from futurechain.core.unobserved import annotate
 from futurechain.core.handlers import Finally, label
-from futurechain.core.thread_state import here
-from futurechain.core.loop import carry_on, settle
+from futurechain.core.thread_state import current
+from futurechain.core.loop import run_dependents, settle
 from futurechain.executors.threads import refusal
 from futurechain.core.observers import watch
 
@@ -48,7 +50,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Remote(Home):
+class _Remote(Scheduler):
     """Between one foreign executor and the chains."""
 
     __slots__ = ("_end", "_ending", "_executor", "_quiet", "_submit", "closing", "inflight", "pending", "same_process")
@@ -71,12 +73,12 @@ class _Remote(Home):
     def takes_closures(self) -> bool:
         return self.same_process
 
-    def enlist(self, stage: Any) -> None:
+    def register(self, stage: Any) -> None:
         self.pending[id(stage)] = stage, self._executor()
-        if self.closing and here.run.within is not self:
-            self.retire(stage)  # it will be refused when its turn comes; an error before that still passes through
+        if self.closing and current.thread.within is not self:
+            self.unregister(stage)  # it will be refused when its turn comes; an error before that still passes through
 
-    def retire(self, stage: Any) -> None:
+    def unregister(self, stage: Any) -> None:
         self.inflight.pop(id(stage), None)
         entry = self.pending.pop(id(stage), None)
         if entry is not None and self.closing and not self.pending:
@@ -86,14 +88,14 @@ class _Remote(Home):
         """End the foreign executor: the last chain has ended after the shutdown."""
         with self._quiet:
             self._quiet.notify_all()
-        crew.post(partial(self.end, executor))
+        callback_threads.post(partial(self.end, executor))
 
     def start(self, stage: Any, call: Call) -> None:
         try:
             if id(stage) not in self.pending:
                 raise ExecutorShutdownError(refusal(self.name))
-            if type(stage._fn) is Finally:  # which does not travel: its function does, from here on
-                stage._fn.begun, call = True, (stage._fn.fn, (), {})
+            if type(stage._handler) is Finally:  # which does not travel: its function does, from here on
+                stage._handler.begun, call = True, (stage._handler.fn, (), {})
             self.launch(stage, call, stage._context)
         except BaseException as error:
             if claim(stage):
@@ -113,7 +115,7 @@ class _Remote(Home):
         if watch.on:
             watch.queued(stage)
         stage._call = fn
-        stage._parent = Foreign(foreign)
+        stage._source = Foreign(foreign)
         foreign.add_done_callback(partial(self._arrive, stage))
         if stage.done():  # cancelled in between
             foreign.cancel()
@@ -139,9 +141,9 @@ class _Remote(Home):
         self.pending[id(job)] = job, self._executor()  # before the stage retires: a shutdown waits for it, too
         publish(stage, outcome)
         if _wake(stage):
-            self.retire(job)
+            self.unregister(job)
         else:
-            crew.post(job)
+            callback_threads.post(job)
 
     def close(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more outside work; end the foreign executor when the chains have ended."""
@@ -150,7 +152,7 @@ class _Remote(Home):
             for stage, _ in tuple(self.pending.values()):
                 if isinstance(stage, Future):
                     stage.cancel()
-        wait = wait and here.run.within is not self
+        wait = wait and current.thread.within is not self
         if wait:
             with self._quiet:
                 self._quiet.wait_for(lambda: not self.pending)
@@ -165,15 +167,15 @@ class _Remote(Home):
 
 def _wake(stage: Any) -> bool:
     """Wake the threads that wait for a settled stage; True if nothing else depends on it, and it is closed."""
-    link, woken = stage._link, False
+    link, woken = stage._dependents, False
     for entry in tuple(link):
-        if isinstance(entry, (Waiter, Bell)) and withdraw(link, entry):
-            entry.fire(stage, stage._outcome)
+        if isinstance(entry, (Waiter, WaitCondition)) and withdraw(link, entry):
+            entry._fire(stage, stage._outcome, current.thread)
             woken = woken or isinstance(entry, Waiter)
     if link:
         return False
     if not woken and type(stage._outcome) is Failure:
-        report.unheard(stage, stage._outcome)
+        unobserved.note_unobserved(stage, stage._outcome)
     return True
 
 
@@ -232,20 +234,20 @@ def _is_true(error: BaseException) -> bool:
 class _Job:
     """Carry on with a settled stage, on a callback thread."""
 
-    __slots__ = ("_home", "_stage")
+    __slots__ = ("_scheduler", "_stage")
 
     def __init__(self, home: _Remote, stage: Any) -> None:
-        self._home = home
+        self._scheduler = home
         self._stage = stage
 
     def __call__(self) -> None:
-        run = here.run
-        run.within, before = self._home, run.within  # what is attached or submitted here is no outside work
+        run = current.thread
+        run.within, before = self._scheduler, run.within  # what is attached or submitted here is no outside work
         try:
-            carry_on(self._stage)
+            run_dependents(self._stage)
         finally:
             run.within = before
-            self._home.retire(self)
+            self._scheduler.unregister(self)
 
     def cancel(self) -> bool:
         """Refuse: it is no future."""
@@ -261,7 +263,7 @@ def _explained(failure: Failure, stage: Any) -> Failure:
     if not (by_the_pool or by_anybody):
         return failure
     explained = StagePicklingError(
-        f"stage {label(stage._call)} cannot travel to {stage._home.home.name}: {error}. Use a module-level function "
+        f"stage {label(stage._call)} cannot travel to {stage._scheduler.name}: {error}. Use a module-level function "
         "with arguments and results that pickle, or run this stage here with on=INLINE"
     )
     explained.__cause__ = error
@@ -276,11 +278,11 @@ _BY_ANYBODY = re.compile(r"in dumps\b")
 class _Chaining:
     """What the executors of this module share: `submit` and `shutdown` over a `_Remote` home."""
 
-    _home: _Remote
+    _scheduler: _Remote
 
     def _begin(self, fn: Any, args: Any, kwargs: Any) -> Future[Any]:
-        home = self._home
-        task = new_task(Hop(), fn, home.at(1))
+        home = self._scheduler
+        task = new_task(ExecutorStage, fn, home)
         task._call = None
         task._context = copy_context() if home.same_process else None
         home.pending[id(task)] = task, self  # first; a shutdown sees it, or we see the shutdown
@@ -289,7 +291,7 @@ class _Chaining:
                 raise RuntimeError(f"cannot schedule new futures after shutdown of {home.name}")
             home.launch(task, (fn, args, kwargs), task._context)
         except BaseException:
-            home.retire(task)
+            home.unregister(task)
             raise
         return cast("Future[Any]", task)
 
@@ -304,7 +306,7 @@ class ProcessPoolExecutor(_Chaining, standard.ProcessPoolExecutor):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._home = _Remote(self, standard.ProcessPoolExecutor.submit, standard.ProcessPoolExecutor.shutdown)
+        self._scheduler = _Remote(self, standard.ProcessPoolExecutor.submit, standard.ProcessPoolExecutor.shutdown)
 
     def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)`` in a worker process; return its future.
@@ -323,7 +325,7 @@ class ProcessPoolExecutor(_Chaining, standard.ProcessPoolExecutor):
             wait: block until then (not on a callback thread of this pool, which would wait for itself).
             cancel_futures: cancel what has not begun, stages included.
         """
-        self._home.close(wait=wait, cancel_futures=cancel_futures)
+        self._scheduler.close(wait=wait, cancel_futures=cancel_futures)
 
 
 class WrappedExecutor(_Chaining, cf.Executor):
@@ -331,7 +333,7 @@ class WrappedExecutor(_Chaining, cf.Executor):
 
     def __init__(self, executor: cf.Executor) -> None:
         self._executor = executor
-        self._home = _Remote(self, WrappedExecutor._pass_on, WrappedExecutor._end, of=executor)
+        self._scheduler = _Remote(self, WrappedExecutor._pass_on, WrappedExecutor._end, of=executor)
 
     def _pass_on(self, fn: Any, /, *args: Any, **kwargs: Any) -> cf.Future[Any]:
         return self._executor.submit(fn, *args, **kwargs)
@@ -356,7 +358,7 @@ class WrappedExecutor(_Chaining, cf.Executor):
             wait: block until then.
             cancel_futures: cancel what has not begun, stages included, whether the executor knows this or not.
         """
-        self._home.close(wait=wait, cancel_futures=cancel_futures)
+        self._scheduler.close(wait=wait, cancel_futures=cancel_futures)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._executor!r}>"
@@ -370,7 +372,7 @@ def wrap_executor(executor: cf.Executor) -> WrappedExecutor:
     Raises:
         TypeError: if it is no ``concurrent.futures.Executor``.
     """
-    if isinstance(getattr(executor, "_home", None), Home):
+    if isinstance(getattr(executor, "_scheduler", None), Scheduler):
         return cast("WrappedExecutor", executor)
     if not isinstance(executor, cf.Executor):
         raise TypeError(f"wrap_executor() wants a concurrent.futures.Executor, not {executor!r}")
@@ -382,7 +384,7 @@ def wrap_executor(executor: cf.Executor) -> WrappedExecutor:
 
 def _end_of_interpreter() -> None:
     """Let the chains that are moving come to their end while the pools still take work."""
-    while crew.busy() or any(home.inflight for home in tuple(_homes)):
+    while callback_threads.busy() or any(home.inflight for home in tuple(_homes)):
         _pause.wait(0.01)
 
 

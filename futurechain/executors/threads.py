@@ -10,7 +10,7 @@ for, so whole chains end. One order of steps makes that safe without a lock: who
 ``pending`` **first** and looks at ``closing`` **then**; a worker leaves when it sees ``closing`` **first** and finds
 ``pending`` empty **then**. Whatever the schedule, either the work is refused, or the workers stay.
 
-Chains hold the pool's `_Crew`, never the executor: an executor that is collected closes its crew, which still ends
+Chains hold the pool's `_Crew`, never the executor: an executor that is collected closes its callback_threads, which still ends
 what was begun.
 """
 
@@ -27,13 +27,14 @@ from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from futurechain.core.scheduler import Call, Home
+from futurechain.core.scheduler import Call, Scheduler
 from futurechain.errors import ExecutorShutdownError
 from futurechain.failure import Failure
-from futurechain.future import MISSING, Future, Hop, new_task
+from futurechain.core.attaching import MISSING, new_task
+from futurechain.future import ExecutorStage, Future
 from futurechain.core.state import claim
-from futurechain.core.thread_state import here
-from futurechain.core.loop import settle
+from futurechain.core.thread_state import current
+from futurechain.core.loop import execute, settle
 from futurechain.core.observers import watch
 
 __all__ = ["ThreadPoolExecutor", "refusal"]
@@ -52,7 +53,7 @@ def refusal(name: str) -> str:
     )
 
 
-class _Crew(Home):
+class _Crew(Scheduler):
     """The workers of one pool, and what they have to do."""
 
     __slots__ = ("broken", "closing", "hired", "idle", "initializer", "most", "pending", "queue", "threads")
@@ -72,12 +73,12 @@ class _Crew(Home):
 
     # -- taking work --------------------------------------------------------------------------------------------------
 
-    def enlist(self, stage: Any) -> None:
+    def register(self, stage: Any) -> None:
         self.pending[id(stage)] = stage
-        if self.closing and here.run.within is not self:
-            self.retire(stage)  # it will be refused when its turn comes; an error before that still passes through
+        if self.closing and current.thread.within is not self:
+            self.unregister(stage)  # it will be refused when its turn comes; an error before that still passes through
 
-    def retire(self, stage: Any) -> None:
+    def unregister(self, stage: Any) -> None:
         self.pending.pop(id(stage), None)
         if self.closing and not self.pending:
             self.queue.put(None)
@@ -95,7 +96,7 @@ class _Crew(Home):
 
     def check(self, task: Any) -> None:
         """Raise: no new work is taken any more."""
-        self.retire(task)
+        self.unregister(task)
         if self.broken:
             raise BrokenThreadPool(self.broken)
         if standard._shutdown:
@@ -154,7 +155,7 @@ class _Crew(Home):
 
     def join(self) -> None:
         """Wait for the workers; not from one of them, which would wait for itself."""
-        if here.run.within is self:
+        if current.thread.within is self:
             return
         for thread in iter(self._alive, None):
             thread.join()
@@ -167,7 +168,7 @@ class _Crew(Home):
         self.broken = "A thread initializer failed, the thread pool is not usable anymore"
         while self.pending:
             for stage in tuple(self.pending.values()):
-                self.retire(stage)
+                self.unregister(stage)
                 _fail(stage, BrokenThreadPool(self.broken))
 
 
@@ -176,39 +177,39 @@ def _fail(stage: Any, error: BaseException) -> None:
         settle(stage, Failure(error))
 
 
-def _work(crew: _Crew) -> None:
+def _work(callback_threads: _Crew) -> None:
     """Execute what is queued until the pool ends: the body of a worker thread."""
-    run = here.run
-    run.pool = run.within = crew
-    if crew.initializer is not None:
+    run = current.thread
+    run.pool = run.within = callback_threads
+    if callback_threads.initializer is not None:
         try:
-            crew.initializer()
+            callback_threads.initializer()
         except BaseException:
             logger.critical("Exception in initializer:", exc_info=True)
-            crew.fall_apart()
+            callback_threads.fall_apart()
             return
-    queue, idle = crew.queue, crew.idle
+    queue, idle = callback_threads.queue, callback_threads.idle
     while True:
         if queue.empty():
             idle.append(None)
         task = queue.get()
         if task is None:
-            if _may_leave(crew):
+            if _may_leave(callback_threads):
                 queue.put(None)  # for the next one
                 return
             continue
         try:
-            task._execute(task._call, task._context)
+            execute(task, task._call, task._context)
         except BaseException:
             logger.critical("Exception in worker", exc_info=True)
         del task
 
 
-def _may_leave(crew: _Crew) -> bool:
+def _may_leave(callback_threads: _Crew) -> bool:
     if standard._shutdown:  # the interpreter exits: what waits for others now would wait for ever
-        crew.closing = True
-        return bool(crew.queue.empty())
-    return crew.closing and not crew.pending
+        callback_threads.closing = True
+        return bool(callback_threads.queue.empty())
+    return callback_threads.closing and not callback_threads.pending
 
 
 class ThreadPoolExecutor(standard.ThreadPoolExecutor):
@@ -243,9 +244,9 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         self._max_workers = most
         self._thread_name_prefix = thread_name_prefix or f"ThreadPoolExecutor-{self._counter()}"  # type: ignore[attr-defined]
         prepare = None if initializer is None else lambda: initializer(*initargs)
-        self._home = _Crew(self._thread_name_prefix, most, prepare)
-        self._first = self._home.at(1)
-        weakref.finalize(self, self._home.close).atexit = False
+        self._scheduler = _Crew(self._thread_name_prefix, most, prepare)
+        self._first = self._scheduler
+        weakref.finalize(self, self._scheduler.close).atexit = False
 
     def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)``; return its future.
@@ -255,10 +256,10 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
             RuntimeError: after the shutdown.
             BrokenThreadPool: if the initializer failed.
         """
-        task = new_task(Hop(), fn, self._first)
+        task = new_task(ExecutorStage, fn, self._first)
         task._context = copy_context()
         task._call = fn, args, kwargs
-        self._home.submit(task)
+        self._scheduler.submit(task)
         return cast("Future[T]", task)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -268,12 +269,12 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
             wait: block until then (not in a worker of this pool, which would wait for itself).
             cancel_futures: cancel what has not begun, stages included.
         """
-        self._home.closing = True
+        self._scheduler.closing = True
         if cancel_futures:
-            self._home.cancel_pending()
-        self._home.close()
+            self._scheduler.cancel_pending()
+        self._scheduler.close()
         if wait:
-            self._home.join()
+            self._scheduler.join()
 
     # What the standard class calls so, for those who look.
 
@@ -281,20 +282,20 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
 
         @property
         def _threads(self) -> set[threading.Thread]:
-            return self._home.threads
+            return self._scheduler.threads
 
         @property
         def _work_queue(self) -> Any:
-            return self._home.queue
+            return self._scheduler.queue
 
         @property
         def _broken(self) -> Any:
-            return self._home.broken or False
+            return self._scheduler.broken or False
 
         @property
         def _shutdown(self) -> bool:
-            return self._home.closing
+            return self._scheduler.closing
 
     def __repr__(self) -> str:
-        state = "shut down" if self._home.closing else "open"
-        return f"<{type(self).__name__} {self._home.name} {state}, {len(self._home.threads)} threads>"
+        state = "shut down" if self._scheduler.closing else "open"
+        return f"<{type(self).__name__} {self._scheduler.name} {state}, {len(self._scheduler.threads)} threads>"

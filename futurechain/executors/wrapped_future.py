@@ -8,15 +8,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from futurechain.core import callback_threads as crew
-from futurechain.core import unobserved as report
+from futurechain.core import callback_threads
+from futurechain.core import unobserved
 from futurechain.errors import LostFutureError
 from futurechain.failure import Failure
-from futurechain.future import INLINE, Future, Local
-from futurechain.core.state import PENDING, TICKET, claim, withdraw
-from futurechain.core.outcomes import outcome_of, publish
+from futurechain.future import Future, LocalStage
+from futurechain.core.state import PENDING, claim, is_consumed, new_pending, publish, withdraw
+from futurechain.core.stdlib import outcome_of
 from futurechain.core.handlers import Named
-from futurechain.core.loop import carry_on, settle
+from futurechain.core.loop import HERE, run_dependents, settle
 
 __all__ = ["Foreign", "wrap_future"]
 
@@ -40,12 +40,13 @@ class Foreign:
         future = self._future()
         return future is not None and future.running()
 
-    def abandon(self, child: Any) -> None:
+    def cancel_for(self, child: Any) -> list[Any]:
         """Cancel it, as far as it can be cancelled."""
         future = self._future()
         if future is not None:
             with suppress(Exception):  # some executors' futures cannot be cancelled, and say so by raising
                 future.cancel()
+        return []
 
 
 def wrap_future(future: cf.Future[T]) -> Future[T]:
@@ -87,9 +88,7 @@ class _Relay:
             if one._outcome is PENDING:
                 return one
             withdraw(self._ours, one)
-        ours: Any = Local()
-        ours._fn, ours._home, ours._parent = Named("wrap_future"), INLINE._home.at(1), Foreign(foreign)
-        ours._link, ours._outcome = [TICKET], PENDING
+        ours: Any = new_pending(LocalStage, Named("wrap_future"), HERE, Foreign(foreign))
         self._ours.append(ours)
         return ours
 
@@ -97,7 +96,7 @@ class _Relay:
         while (ours := self._take()) is not None:
             if claim(ours):
                 publish(ours, outcome_of(foreign))
-                crew.run(partial(carry_on, ours))
+                callback_threads.run(partial(run_dependents, ours))
 
     def _take(self) -> Any:
         try:
@@ -108,7 +107,7 @@ class _Relay:
     def __del__(self) -> None:
         while (ours := self._take()) is not None:
             if claim(ours):
-                if not ours._is_consumed():
+                if not is_consumed(ours):
                     ours.__dict__["_unwanted"] = True  # nothing depends on it: it is nobody's failure
                 error = LostFutureError("the foreign future it stands for was dropped without being settled")
-                report.rescue(partial(settle, ours, Failure(error)))
+                unobserved.rescue(partial(settle, ours, Failure(error)))

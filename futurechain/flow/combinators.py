@@ -22,12 +22,15 @@ from futurechain.core.cancel import let_go, release
 from futurechain.errors import LostFutureError
 from futurechain.failure import Failure
 from futurechain.executors.wrapped_future import wrap_future
-from futurechain.future import INLINE, Future, Local, succeed
-from futurechain.core.state import PENDING, SILENT, TICKET, attach, claim, withdraw
+from futurechain.executors.inline import INLINE
+from futurechain.future import Future, LocalStage, succeed
+from futurechain.core.state import PENDING, claim, new_pending, publish
+from futurechain.core.fast import COUNTING_KINDS, attach_to_all
 from futurechain.core.handlers import Named
 from futurechain.core.unobserved import rescue
-from futurechain.core.loop import carry_on, settle
+from futurechain.core.loop import HERE, run_dependents, settle
 from futurechain.core.observers import watch
+from futurechain.core.thread_state import ThreadState, current
 
 __all__ = ["first", "gather", "race", "reduce", "some"]
 
@@ -50,28 +53,17 @@ class _Group:
         repeated = len(set(futures)) < len(futures)  # a set is built in a quarter of the time of an ordered one
         self.distinct: Sequence[Any] = tuple(dict.fromkeys(futures)) if repeated else futures
         self.left = [None] * len(self.distinct)
-        self.whole: Any = Local()
-        self.whole._fn = Named(self.name)
-        self.whole._home = INLINE._home.at(1)
-        self.whole._link, self.whole._outcome, self.whole._parent = [TICKET], PENDING, self
+        self.whole: Any = new_pending(LocalStage, Named(self.name), HERE, self)
 
     def start(self) -> Future[Any]:
         """Attach to everything; the combination."""
         whole, distinct = self.whole, self.distinct
         if watch.on:
             watch.attached(whole, tuple(distinct))
-        for source in distinct:
-            link = source._link
-            if len(link) == 1:  # what `attach` does, in place
-                link.append(self)
-                if source._outcome is PENDING or not withdraw(link, self):
-                    continue
-            if not attach(source, self, guarded=False):
-                source._heard()
-                if self.fire(source, source._outcome) is not None:
-                    carry_on(whole)
-                if whole._outcome is not PENDING:
-                    break
+        for source in attach_to_all(distinct, self):
+            source._observed()
+            if whole._outcome is PENDING and self._fire(source, source._outcome, current.thread) is not None:
+                run_dependents(whole)
         if whole._outcome is not PENDING:  # perhaps it was decided before everything was attached
             _take_back(distinct, self)
         return cast("Future[Any]", whole)
@@ -89,10 +81,10 @@ class _Group:
         """The combination, which waits through this entry."""
         return self.whole
 
-    def _live(self) -> bool:
+    def _is_waiting(self) -> bool:
         return bool(self.whole._outcome is PENDING)
 
-    def fire(self, future: Any, outcome: Any) -> Any:
+    def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> Any:
         """Take in one outcome; the combination, if that settled it."""
         decided = self.arrive(outcome)
         if decided is PENDING or not claim(self.whole):
@@ -105,9 +97,7 @@ class _Group:
 
     def _conclude(self, outcome: Any) -> Any:
         whole = self.whole
-        whole._outcome, whole._fn, whole._parent = outcome, None, None
-        if watch.on:
-            watch.settled(whole, outcome)
+        publish(whole, outcome)
         if self.left:
             _take_back(self.distinct, self)
         self.futures, self.distinct = (), ()
@@ -119,7 +109,7 @@ class _Group:
         """Return what the combination waits for."""
         return self.distinct
 
-    def abandon(self, child: Any) -> list[Any]:
+    def cancel_for(self, child: Any) -> list[Any]:
         """Take all entries back; what nobody else consumes, claimed."""
         return [claimed for source in self.distinct for claimed in release(source, self)]
 
@@ -140,10 +130,10 @@ class _All(_Group):
         super().__init__(futures)
         self.count = self.left.pop
 
-    def fire(self, future: Any, outcome: Any) -> Any:
+    def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> Any:
         """Count a success, or fail with the failure; the combination, if that settled it."""
         if type(outcome) is Failure:
-            return super().fire(future, outcome)
+            return super()._fire(future, outcome, thread)
         self.count()
         return None if self.left else self.complete()
 
@@ -195,13 +185,13 @@ class _Some(_Group):
         self.found: list[Any] = []
         self.failed: list[Any] = []
         if single:
-            self.whole._fn = Named("first")
+            self.whole._handler = Named("first")
 
-    def fire(self, future: Any, outcome: Any) -> Any:
+    def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> Any:
         """Take in one outcome, as often as the future was given."""
         arrived = self.failed if type(outcome) is Failure else self.found
         arrived.extend([outcome] * self.counts[future])
-        return super().fire(future, outcome)
+        return super()._fire(future, outcome, thread)
 
     def arrive(self, outcome: Any) -> Any:
         if self.whole._outcome is not PENDING:
@@ -349,4 +339,4 @@ def _refuse_nothing(name: str, futures: tuple[Any, ...]) -> None:
         raise ValueError(f"{name}() of nothing would never settle: give it one future at least")
 
 
-SILENT.add(_All)
+COUNTING_KINDS.add(_All)

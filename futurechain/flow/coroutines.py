@@ -23,17 +23,17 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from futurechain.core.flatten import is_ring, resolve
 from futurechain.core.cancel import let_go
-from futurechain.core.scheduler import Home, home_of
+from futurechain.core.scheduler import Scheduler, scheduler_of
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
 from futurechain.executors.wrapped_future import wrap_future
-from futurechain.future import INLINE, Future, Hop, Local
+from futurechain.executors.inline import INLINE
+from futurechain.future import ExecutorStage, Future, LocalStage
 from futurechain.flow.event_loops import foreign_driver
-from futurechain.core.state import PENDING, TICKET, attach, claim, detach, is_waiting
-from futurechain.core.outcomes import publish
-from futurechain.core.handlers import Plan
-from futurechain.core.thread_state import here
-from futurechain.core.loop import carry_on, leave
+from futurechain.core.state import PENDING, TICKET, attach, claim, detach, is_unclaimed, publish
+from futurechain.core.handlers import Handler
+from futurechain.core.thread_state import current
+from futurechain.core.loop import leave_handlers, run_dependents
 from futurechain.core.observers import watch
 
 __all__ = ["Returned", "ensure", "ensure_future", "inlineCallbacks", "returnValue", "suspend"]
@@ -55,23 +55,23 @@ def returnValue(value: object) -> NoReturn:
     raise Returned(value)
 
 
-class _Runner(Plan):
+class _Runner(Handler):
     """Advances one coroutine; the plan of its future."""
 
     __slots__ = ("awaited", "baton", "context", "is_generator", "name", "target")
 
-    def __init__(self, coroutine: Any, home: Home) -> None:
+    def __init__(self, coroutine: Any, home: Scheduler) -> None:
         self.baton = [coroutine]
         self.awaited: Any = None
         """What it waits for, as long as it has the baton back."""
         self.context = copy_context()
         self.is_generator = isinstance(coroutine, types.GeneratorType)
         self.name = getattr(coroutine, "__qualname__", "coroutine")
-        self.target: Any = Local()
-        self.target._fn = self
-        self.target._home = home.at(1)
-        self.target._link, self.target._outcome, self.target._parent = [TICKET], PENDING, None
-        home.enlist(self.target)
+        self.target: Any = LocalStage()
+        self.target._handler = self
+        self.target._scheduler = home
+        self.target._dependents, self.target._outcome, self.target._source = [TICKET], PENDING, None
+        home.register(self.target)
         if watch.on:
             watch.attached(self.target, ())
 
@@ -81,7 +81,7 @@ class _Runner(Plan):
         return str(self.name).rsplit(".", 1)[-1]
 
     def finish(self, outcome: Any) -> Any:
-        self.target._home.home.retire(self.target)
+        self.target._scheduler.unregister(self.target)
         return outcome
 
     def cancelled(self, place: Any) -> None:
@@ -95,19 +95,19 @@ class _Runner(Plan):
 
     def _is_over(self) -> bool:
         """Tell whether somebody has begun to settle the coroutine's future: it was cancelled."""
-        return not is_waiting(self.target)
+        return not is_unclaimed(self.target)
 
     # -- as an entry of the awaited future --
 
-    def _live(self) -> bool:
+    def _is_waiting(self) -> bool:
         return bool(self.target._outcome is PENDING)
 
-    def fire(self, future: Any, outcome: Any) -> Any:
+    def _fire(self, future: Any, outcome: Any, thread: Any) -> Any:
         """Go on with the coroutine; its future, if that settled it here and now."""
         coroutine = self._take()
         if coroutine is None:
             return None
-        if self.target._home.local:
+        if self.target._scheduler.is_local:
             return self._advance(coroutine, outcome)
         self._run(self._advance_and_carry_on, coroutine, outcome)
         return None
@@ -122,35 +122,35 @@ class _Runner(Plan):
 
     def _run(self, step: Callable[..., object], *args: Any) -> None:
         """Run a step on the home; in this thread if that takes no more work."""
-        home = self.target._home.home
-        if home.local:
+        home = self.target._scheduler
+        if home.is_local:
             step(*args)
             return
-        hop: Any = Hop()
-        hop._fn = hop._parent = hop._call = None
-        hop._home, hop._outcome, hop._link = self.target._home, PENDING, [TICKET]
+        hop: Any = ExecutorStage()
+        hop._handler = hop._source = hop._call = None
+        hop._scheduler, hop._outcome, hop._dependents = self.target._scheduler, PENDING, [TICKET]
         hop._context = self.context.copy()  # the step itself runs in the one context of the run
-        home.enlist(hop)
+        home.register(hop)
         attach(hop, _Refused(functools.partial(step, *args)))
         home.start(hop, (step, args, {}))
 
     def start(self) -> None:
         """Take the first step."""
         if watch.on:
-            watch.started(self.target, here.run)
+            watch.started(self.target, current.thread)
         self._run(self._advance_and_carry_on, self._take(), None)
 
     def _advance_and_carry_on(self, coroutine: Any, outcome: Any) -> None:
         if self._advance(coroutine, outcome) is not None:
-            carry_on(self.target)
+            run_dependents(self.target)
 
     def _advance(self, coroutine: Any, outcome: Any) -> Any:
         """Send results in until the coroutine waits or ends; its future if it ended, else None."""
         while True:
             yielded, ended = self._step(coroutine, outcome)
-            run = here.run
+            run = current.thread
             if run.later and not run.depth:
-                leave(run)  # what the step put off: the yielded future may be waiting for it
+                leave_handlers(run)  # what the step put off: the yielded future may be waiting for it
             if ended:
                 return self._end(yielded)
             outcome = self._await(yielded)
@@ -173,12 +173,12 @@ class _Runner(Plan):
             outcome = awaited._outcome
             if ring:
                 detach(awaited, self)
-                self.target._parent = self.awaited = None
+                self.target._source = self.awaited = None
                 outcome = Failure(TypeError(f"{self.name} waits for a future that waits for it: a cycle"))
 
     def _step(self, coroutine: Any, outcome: Any) -> tuple[Any, bool]:
         """Resume once; what it yields, or its outcome and True."""
-        run = here.run
+        run = current.thread
         run.depth, run.drives = run.depth + 1, run.drives + 1
         try:
             if type(outcome) is Failure:
@@ -190,7 +190,7 @@ class _Runner(Plan):
             coroutine.close()
             return returned.value, True
         except BaseException as error:
-            run.catch(error)
+            run.note_interrupt(error)
             return Failure(error), True
         finally:
             run.depth, run.drives = run.depth - 1, run.drives - 1
@@ -205,10 +205,10 @@ class _Runner(Plan):
         future: Any = wrap_future(yielded)
         if self.is_generator:
             future = future.final
-        future._heard()
+        future._observed()
         if future.done():
             return future._outcome
-        self.target._parent = self.awaited = future
+        self.target._source = self.awaited = future
         return PENDING
 
     def _end(self, value: Any) -> Any:
@@ -241,16 +241,16 @@ class _Refused:
     def __init__(self, step: Callable[[], object]) -> None:
         self._step = step
 
-    def _live(self) -> bool:
+    def _is_waiting(self) -> bool:
         return True
 
-    def fire(self, future: Any, outcome: Any) -> None:
+    def _fire(self, future: Any, outcome: Any, thread: Any) -> None:
         """Do so if the step failed to start; a step itself never fails."""
         if type(outcome) is Failure:
             self._step()
 
 
-def _start(coroutine: Any, home: Home) -> Future[Any]:
+def _start(coroutine: Any, home: Scheduler) -> Future[Any]:
     if not home.takes_closures():
         coroutine.close()
         raise TypeError(f"a coroutine cannot run on {home.name}: its steps need a thread of this process")
@@ -261,16 +261,16 @@ def _start(coroutine: Any, home: Home) -> Future[Any]:
 
 def suspend(future: Any) -> Generator[Any, Any, Any]:
     """Yield what the driver of the awaiting coroutine understands."""
-    driver = None if here.run.drives else foreign_driver()
+    driver = None if current.thread.drives else foreign_driver()
     if driver is None:
         yield future
     else:
         yield from driver(future)
 
 
-def ensure(coroutine: Any, home: Home) -> Future[Any]:
+def ensure(coroutine: Any, home: Scheduler) -> Future[Any]:
     """Run a coroutine that a handler returned, on `home` if steps can run there."""
-    return _start(coroutine, home if home.takes_closures() else INLINE._home)
+    return _start(coroutine, home if home.takes_closures() else INLINE._scheduler)
 
 
 @overload
@@ -289,7 +289,7 @@ def ensure_future(x: Any, *, on: cf.Executor | None = None) -> Future[Any]:
     """
     if isinstance(x, cf.Future):
         return wrap_future(x)
-    home = INLINE._home if on is None else home_of(on)
+    home = INLINE._scheduler if on is None else scheduler_of(on)
     if isinstance(x, types.CoroutineType):
         return _start(x, home)
     if isinstance(x, Awaitable):
@@ -320,7 +320,7 @@ def inlineCallbacks(
     def call(*args: P.args, **kwargs: P.kwargs) -> Future[T]:
         coroutine: Any = fn(*args, **kwargs)
         if isinstance(coroutine, (types.GeneratorType, types.CoroutineType)):
-            return _start(coroutine, INLINE._home)
+            return _start(coroutine, INLINE._scheduler)
         name = getattr(fn, "__qualname__", fn)
         raise TypeError(
             f"{name} returned {coroutine!r}: @inlineCallbacks wants a generator function (one with `yield future`) or "

@@ -40,10 +40,10 @@ class _Wake:
     def __init__(self, call: Callable[[], object]) -> None:
         self._call = call
 
-    def _live(self) -> bool:
+    def _is_waiting(self) -> bool:
         return True
 
-    def fire(self, future: Any, outcome: Any) -> None:
+    def _fire(self, future: Any, outcome: Any, thread: Any) -> None:
         """Wake the loop, if it still runs."""
         with suppress(RuntimeError):
             self._call()

@@ -8,12 +8,14 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from futurechain import clock
-from futurechain.core import callback_threads as crew
-from futurechain.core.scheduler import home_of
-from futurechain.future import INLINE, Future, Local, stage_on, succeed
-from futurechain.core.state import PENDING, TICKET, claim
+from futurechain.core import callback_threads
+from futurechain.core.scheduler import scheduler_of
+from futurechain.core.attaching import attach_stage
+from futurechain.executors.inline import INLINE
+from futurechain.future import Future, LocalStage, succeed
+from futurechain.core.state import claim, new_pending
 from futurechain.core.handlers import Named, Task
-from futurechain.core.loop import settle
+from futurechain.core.loop import HERE, settle
 
 __all__ = ["delay", "retry"]
 
@@ -33,10 +35,11 @@ class _Timed:
         """Return the futures it waits for: none."""
         return []
 
-    def abandon(self, child: Any) -> None:
+    def cancel_for(self, child: Any) -> list[Any]:
         """Withdraw the timer."""
         if self.timer is not None:
             self.timer.cancel()
+        return []
 
 
 @overload
@@ -55,16 +58,15 @@ def delay(seconds: float, value: Any = None) -> Future[Any]:
         ValueError: if it is negative, NaN or infinite.
     """
     seconds = clock.check_seconds(seconds, "delay()")
-    future: Any = Local()
-    future._fn, future._home, future._outcome, future._link = Named("delay"), INLINE._home.at(1), PENDING, [TICKET]
-    future._parent = timed = _Timed()
+    timed = _Timed()
+    future: Any = new_pending(LocalStage, Named("delay"), HERE, timed)
     timed.timer = clock.call_later(seconds, _ring, future, value)
     return cast("Future[Any]", future)
 
 
 def _ring(future: Any, value: Any) -> None:
     if claim(future):
-        crew.run(partial(settle, future, value))
+        callback_threads.run(partial(settle, future, value))
 
 
 def retry(fn: Callable[..., T], *args: Any, policy: Any, on: cf.Executor = INLINE) -> Future[T]:
@@ -86,7 +88,7 @@ def retry(fn: Callable[..., T], *args: Any, policy: Any, on: cf.Executor = INLIN
     tenacity = _import_tenacity()
     if not callable(fn):
         raise TypeError(f"retry() wants a function first, not {fn!r}")
-    home_of(on)
+    scheduler_of(on)
     if not isinstance(policy, tenacity.Retrying):
         raise TypeError(f"retry() wants policy=tenacity.Retrying(...), not {policy!r}")
     attempts = _Attempts(fn, args, policy, on, tenacity)
@@ -125,7 +127,7 @@ class _Attempts:
                 return self._give_up(self._state.outcome)
             raise
         if isinstance(do, self._tenacity.DoAttempt):
-            return stage_on(succeed(None), self._task, self._on).then(self._succeeded, self._failed, on=INLINE)
+            return attach_stage(succeed(None), self._task, self._on).then(self._succeeded, self._failed, on=INLINE)
         if isinstance(do, self._tenacity.DoSleep):
             self._state.prepare_for_next_attempt()
             return delay(float(do)).then(self.step)

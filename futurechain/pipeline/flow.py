@@ -25,7 +25,8 @@ from time import perf_counter
 from typing import Any
 
 from futurechain.failure import Failure
-from futurechain.future import INLINE, Future
+from futurechain.executors.inline import INLINE
+from futurechain.future import Future
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Attempts, outcome_of
 from futurechain.pipeline.runners import Runners

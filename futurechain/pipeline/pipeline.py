@@ -8,7 +8,8 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 from futurechain.core.handlers import check_handler
 from futurechain.core.scheduler import later
-from futurechain.future import INLINE, Future, Waited
+from futurechain.executors.inline import INLINE
+from futurechain.future import Future, Waited
 from futurechain.pipeline import places
 from futurechain.pipeline.flow import Flow
 from futurechain.pipeline.progress import Bar, check_progress

@@ -10,14 +10,15 @@ from functools import partial
 from typing import Any
 
 from futurechain.core import callback_threads
-from futurechain.core.scheduler import home_of
-from futurechain.core.thread_state import here
-from futurechain.core.unobserved import annotate, rescue
+from futurechain.core.scheduler import scheduler_of
+from futurechain.core.thread_state import current
+from futurechain.core.unobserved import rescue
 from futurechain.errors import ExecutorShutdownError
 from futurechain.executors.limit import LimitedExecutor
 from futurechain.executors.remote import wrap_executor
 from futurechain.failure import Failure
-from futurechain.future import INLINE, Future
+from futurechain.executors.inline import INLINE
+from futurechain.future import Future
 
 __all__ = [
     "check_open",
@@ -42,7 +43,7 @@ def executor_of(on: Any) -> cf.Executor:
         TypeError: if it is no executor.
         RuntimeError: if it is shut down.
     """
-    home_of(on)
+    scheduler_of(on)
     executor: cf.Executor = INLINE if on is INLINE else wrap_executor(on)
     check_open(executor)
     return executor
@@ -50,13 +51,13 @@ def executor_of(on: Any) -> cf.Executor:
 
 def check_open(executor: Any) -> None:
     """Raise RuntimeError if `executor` is known to be shut down."""
-    if getattr(home_of(executor), "closing", False) or getattr(_inner(executor), "_shutdown", False) is True:
+    if getattr(scheduler_of(executor), "closing", False) or getattr(_inner(executor), "_shutdown", False) is True:
         raise ExecutorShutdownError(f"{name_of(executor)} is shut down: give on= an executor that is still open")
 
 
 def shares_memory(executor: Any) -> bool:
     """Tell whether what runs on `executor` sees our objects themselves."""
-    return home_of(executor).takes_closures()
+    return scheduler_of(executor).takes_closures()
 
 
 def starts_each(executor: Any) -> bool:
@@ -89,7 +90,7 @@ def _inner(executor: Any) -> Any:
 
 def name_of(executor: Any) -> str:
     """Return what messages and pictures call `executor`."""
-    return home_of(executor).name
+    return scheduler_of(executor).name
 
 
 def submit(executor: Any, fn: Callable[..., Any], /, *args: Any) -> Future[Any]:
@@ -106,11 +107,16 @@ def later(job: Callable[..., object], /, *args: Any) -> None:
 
 def is_worker() -> bool:
     """Tell whether this thread is a pool's worker, which must help and not just wait."""
-    return here.run.pool is not None
+    return current.thread.pool is not None
 
 
 def noted(failure: Failure, stage: str, number: int, total: int, executor: Any) -> Failure:
     """Note on the exception which step has raised it; return `failure`."""
     with suppress(Exception):  # an exception that takes no notes goes without
-        annotate(failure.value, stage, number, total, name_of(executor))
+        if not any(str(note).startswith(_NOTE) for note in getattr(failure.value, "__notes__", ())):
+            failure.value.add_note(f"{_NOTE}{stage}, {number} of {total}, on {name_of(executor)}")
     return failure
+
+
+_NOTE = "raised in stage "
+"""How the notes begin, here and in chains; an exception gets one of them."""

@@ -14,7 +14,8 @@ from typing import Any
 
 from futurechain.failure import Failure
 from futurechain.flow.timing import retry
-from futurechain.future import INLINE, Future, fail, succeed
+from futurechain.executors.inline import INLINE
+from futurechain.future import Future, fail, succeed
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Timeout, outcome_of
 from futurechain.pipeline.stations import trip_through

@@ -20,7 +20,7 @@ from futurechain.core.observers import Observer, watch
 __all__ = ["debug"]
 
 logger = logging.getLogger("futurechain")
-_PACKAGE = str(Path(__file__).parent / "")
+_PACKAGE = str(Path(__file__).parent.parent / "")
 
 
 class _Debugger(Observer):
@@ -33,14 +33,14 @@ class _Debugger(Observer):
 
     def attached(self, stage: Any, parents: tuple[Any, ...]) -> None:
         trail = parents[0].__dict__.get("_trail") if parents else None
-        stage.__dict__["_trail"] = label(stage._fn), _line(), trail
+        stage.__dict__["_trail"] = label(stage._handler), _line(), trail
 
     def started(self, stage: Any, run: Any) -> None:
         stage.__dict__["_began"] = perf_counter()
 
     def returned(self, stage: Any) -> None:
         began = stage.__dict__.pop("_began", None)
-        if began is None or stage._hops:
+        if began is None or stage._on_executor:
             return
         seconds = perf_counter() - began
         if seconds > self.slow:

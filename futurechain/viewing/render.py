@@ -23,11 +23,11 @@ from typing import Any, NamedTuple, cast
 from futurechain.core.scheduler import chain_end
 from futurechain.failure import Failure
 from futurechain.executors.wrapped_future import Foreign
-from futurechain.future import Hop
-from futurechain.core.state import PENDING, Callback, Pending, consumers
-from futurechain.core.outcomes import outcome_of
+from futurechain.future import ExecutorStage
+from futurechain.core.state import PENDING, Pending, consumers
+from futurechain.core.stdlib import DoneCallback, outcome_of
 from futurechain.viewing.graph import FORMATS, Edge, Node, Picture, clean, reading
-from futurechain.core.handlers import Plan, label
+from futurechain.core.handlers import Handler, label
 from futurechain.core.stdlib import StandardFuture, is_cancelled
 from futurechain.viewing.recipe import Drawable
 from futurechain.viewing.trace import duration
@@ -90,14 +90,14 @@ def mimebundle(future: cf.Future[Any] | Drawable) -> dict[str, str]:
 
 def _waited_for(future: Any) -> list[Any]:
     """Return the futures that `future` waits for."""
-    parent = getattr(future, "_parent", None)
+    parent = getattr(future, "_source", None)
     if isinstance(parent, weakref.ref):
         parent = parent()
     if isinstance(parent, cf.Future):
         return [parent]
     if type(parent) is Foreign:
         foreign = parent._future()
-        return [] if foreign is None or type(future) is Hop else [foreign]  # a hop's is its own, at work elsewhere
+        return [] if foreign is None or type(future) is ExecutorStage else [foreign]  # a hop's is its own, at work elsewhere
     return [] if parent is None else list(parent.sources())
 
 
@@ -121,24 +121,24 @@ def _target(entry: Any) -> tuple[Any, str]:
         return entry(), "returned by"
     if hasattr(entry, "whole"):  # a combination
         return entry.whole, ""
-    return getattr(entry, "target", None), "awaited by" if isinstance(entry, Plan) else "returned by"
+    return getattr(entry, "target", None), "awaited by" if isinstance(entry, Handler) else "returned by"
 
 
 def _name_of(future: Any) -> str:
     """Return what the user would call this stage: the function, the combinator, the coroutine."""
-    plan, parent = future._fn, future._parent
+    plan, parent = future._handler, future._source
     call = getattr(future, "_call", None)
     if plan is None:
         plan = call[0] if isinstance(call, tuple) else call
-    if callable(getattr(parent, "abandon", None)):  # no stage, but a combination, a timer, somebody else's future
+    if callable(getattr(parent, "cancel_for", None)):  # no stage, but a combination, a timer, somebody else's future
         kind = type(parent).__name__
-        return _WORDS.get(kind, kind.strip("_").lower()) if type(future) is not Hop else label(plan)
+        return _WORDS.get(kind, kind.strip("_").lower()) if type(future) is not ExecutorStage else label(plan)
     kind = type(plan).__name__
-    if plan is not None and issubclass(type(plan), Plan):
+    if plan is not None and issubclass(type(plan), Handler):
         word = _WORDS.get(kind, "")
         name = getattr(plan, "name", "") or (label(plan) if plan.handlers() else "")
         name = name.rsplit(".", 1)[-1]
-        return f"{word} {name}".strip() or _WORDS.get(type(future).__name__, "pass")
+        return f"{word} {name}".strip() or ("shield" if future._shielded else "pass")
     return "future" if plan is None or not callable(plan) else label(plan)
 
 
@@ -153,7 +153,6 @@ _WORDS = {
     "Finally": "finally",
     "Expiry": "timeout",
     "_Runner": "coroutine",
-    "Shield": "shield",
 }
 """What the public calls are called, by the names of the classes behind them."""
 
@@ -167,10 +166,10 @@ def _look(future: Any, *, asked: bool) -> Node:
     try:
         name = _name_of(future)
     except Exception:  # a user's callable may raise at any question; it is drawn all the same
-        name = type(future._fn).__name__
+        name = type(future._handler).__name__
     status, state = _state(future._outcome, running=future.running())
-    callbacks = sum(type(entry) is Callback for entry in consumers(future))
-    place = clean(str(future._home.home.name))
+    callbacks = sum(type(entry) is DoneCallback for entry in consumers(future))
+    place = clean(str(future._scheduler.name))
     return Node(clean(name), place, status, state, duration(future), callbacks, asked=asked)
 
 

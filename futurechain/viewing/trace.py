@@ -17,7 +17,7 @@ from typing import Any, Self, TypeAlias
 from futurechain.viewing import trace_export as timeline
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
-from futurechain.core.handlers import Plan, label
+from futurechain.core.handlers import Handler, label
 from futurechain.viewing.trace_export import Span
 from futurechain.core.observers import Observer, watch
 
@@ -41,7 +41,7 @@ class _Recorder(Observer):
 
     def attached(self, stage: Any, parents: tuple[Any, ...]) -> None:
         before = [parent._record for parent in parents]
-        record = stage._record = [stage._fn, stage._home, before, perf_counter(), None, None, None, "", 0, None, None]
+        record = stage._record = [stage._handler, stage._scheduler, before, perf_counter(), None, None, None, "", 0, None, None]
         self.records.append(record)
 
     def adopted(self, stage: Any, inner: Any) -> None:
@@ -139,7 +139,7 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
     # -- what comes of it ---------------------------------------------------------------------------------------------
 
     def _span(self, record: Record, numbers: dict[int, int]) -> Span:
-        executor, started, track, state = record[PLACE].home.name, record[STARTED], record[TRACK], _state(record)
+        executor, started, track, state = record[PLACE].name, record[STARTED], record[TRACK], _state(record)
         if record[PROCESS]:
             track = f"{executor}, process {record[PROCESS]}"
         elif started is None and record[QUEUED] is not None and state in {"returned", "failed"}:
@@ -178,7 +178,7 @@ class _Name:
             self.may_be_skipped: bool = fn.may_be_skipped
         else:
             self.text = label(fn)
-            self.may_be_skipped = not issubclass(type(fn), Plan) or bool(fn.handlers())
+            self.may_be_skipped = not issubclass(type(fn), Handler) or bool(fn.handlers())
 
 
 def _text(failure: Failure) -> tuple[str, str]:
