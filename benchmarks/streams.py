@@ -26,7 +26,16 @@ from benchmarks.measure import Sample, Work, time_sample
 from benchmarks.peers import BY_HAND, OURS
 from benchmarks.pools import WORKERS, nothing, open_pool, pool_peers
 
-__all__ = ["CHUNKS", "main", "process_stream", "thread_stream", "trip_lengths"]
+__all__ = [
+    "CHUNKS",
+    "drifting",
+    "main",
+    "process_stream",
+    "thread_stream",
+    "trip_lengths",
+    "uneven",
+    "uneven_stream",
+]
 
 CHUNKS = {10: 500, 100: 50, 1000: 5}
 """The chunk size that suits ``Executor.map`` best, for items of so many microseconds; measured."""
@@ -54,7 +63,7 @@ def _process_pool(name: str) -> Any:
     return open_pool(next(peer for peer in pool_peers() if peer.name == name), "process")
 
 
-def ours(fn: Any, count: int, chunk: int) -> None:
+def ours(fn: Any, count: int, _chunk: int) -> None:
     """Stream through a pipeline, which is told nothing about the size of its batches."""
     drain(futurechain.Pipeline().then(fn, on=_process_pool(OURS)).map(range(count), window=WINDOW))
 
@@ -84,7 +93,7 @@ def _multiprocessing_pool() -> Any:
     return pool
 
 
-def joblib(fn: Any, count: int, chunk: int) -> None:
+def joblib(fn: Any, count: int, _chunk: int) -> None:
     """Use joblib, which finds the size of its batches itself."""
     module = importlib.import_module("joblib")
     drain(module.Parallel(n_jobs=WORKERS)(module.delayed(fn)(value) for value in range(count)))
@@ -102,7 +111,7 @@ def _mpire_pool() -> Any:
     return pool
 
 
-def pqdm(fn: Any, count: int, chunk: int) -> None:
+def pqdm(fn: Any, count: int, _chunk: int) -> None:
     """Use pqdm, which starts a pool each time, and submits each item."""
     module = importlib.import_module("pqdm.processes")
     module.pqdm(range(count), fn, n_jobs=WORKERS, disable=True)
@@ -118,18 +127,15 @@ PROCESSES: dict[str, Contestant] = {
     "pqdm": pqdm,
 }
 
+INSTALLED = {"joblib", "mpire", "pqdm"}
+"""Those that may be missing."""
+
 
 def process_stream(microseconds: int, count: int) -> dict[str, Sample]:
     """Return a sample of each contestant: `count` items of so many microseconds through one process step."""
     fn = partial(busy, microseconds)
-    installed = {
-        name: do for name, do in PROCESSES.items() if name[0].isupper() or _is_ours(name) or importlib.util.find_spec(name)
-    }
-    return {name: _sample(partial(do, fn, count, CHUNKS[microseconds]), count) for name, do in installed.items()}
-
-
-def _is_ours(name: str) -> bool:
-    return name in {OURS, BY_HAND}
+    there = {name: do for name, do in PROCESSES.items() if name not in INSTALLED or importlib.util.find_spec(name)}
+    return {name: _sample(partial(do, fn, count, CHUNKS[microseconds]), count) for name, do in there.items()}
 
 
 def _sample(run: Callable[[], object], count: int) -> Sample:
@@ -217,7 +223,8 @@ def peak(kind: str, count: int, parts: int = 10) -> list[int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the peaks; exit status 1 if they grow by more than a tenth after the first part."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.streams", description=(__doc__ or "").partition("\n")[0])
+    about = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.streams", description=about)
     parser.add_argument("--items", type=int, default=1_000_000, help="how many (%(default)s)")
     options = parser.parse_args(argv)
     grown = False

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from steps import increment, times_ten
 
 from futurechain import Pipeline, render, trace
+from steps import increment, times_ten
 
 
 @pytest.fixture

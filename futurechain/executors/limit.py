@@ -24,6 +24,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from futurechain import clock
 from futurechain.core import callback_threads
+from futurechain.core.attaching import MISSING, new_task
 from futurechain.core.loop import settle
 from futurechain.core.scheduler import Call, Scheduler, scheduler_of
 from futurechain.core.state import claim
@@ -31,7 +32,6 @@ from futurechain.core.thread_state import current
 from futurechain.errors import ExecutorShutdownError
 from futurechain.executors.threads import refusal
 from futurechain.failure import Failure
-from futurechain.core.attaching import MISSING, new_task
 from futurechain.future import ExecutorStage, Future
 
 __all__ = ["LimitedExecutor", "limit"]

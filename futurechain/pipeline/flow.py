@@ -24,8 +24,8 @@ from itertools import repeat
 from time import perf_counter
 from typing import Any
 
-from futurechain.failure import Failure
 from futurechain.executors.inline import INLINE
+from futurechain.failure import Failure
 from futurechain.future import Future
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Attempts, outcome_of

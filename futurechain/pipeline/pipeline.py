@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
-from collections.abc import AsyncIterable, Callable, Iterable, Sized
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 from futurechain.core.handlers import check_handler
 from futurechain.core.scheduler import later
 from futurechain.executors.inline import INLINE
-from futurechain.future import Future, Waited
+from futurechain.future import Future
 from futurechain.pipeline import places
 from futurechain.pipeline.flow import Flow
 from futurechain.pipeline.progress import Bar, check_progress
@@ -36,6 +36,8 @@ D = TypeVar("D")
 X = TypeVar("X")
 E = TypeVar("E", bound=BaseException)
 Batch: TypeAlias = int | Literal["auto"]
+Waited: TypeAlias = cf.Future[C] | Coroutine[Any, Any, C]
+"""What a function may return to have its step wait."""
 Types: TypeAlias = type[E] | tuple[type[E], ...]
 
 

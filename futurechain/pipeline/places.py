@@ -14,10 +14,10 @@ from futurechain.core.scheduler import scheduler_of
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import rescue
 from futurechain.errors import ExecutorShutdownError
+from futurechain.executors.inline import INLINE
 from futurechain.executors.limit import LimitedExecutor
 from futurechain.executors.remote import wrap_executor
 from futurechain.failure import Failure
-from futurechain.executors.inline import INLINE
 from futurechain.future import Future
 
 __all__ = [

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from futurechain.executors.inline import INLINE
 from futurechain.failure import Failure
 from futurechain.flow.timing import retry
-from futurechain.executors.inline import INLINE
 from futurechain.future import Future, fail, succeed
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Timeout, outcome_of

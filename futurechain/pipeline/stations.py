@@ -14,10 +14,10 @@ from threading import current_thread, main_thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from futurechain.executors.inline import INLINE
 from futurechain.executors.wrapped_future import wrap_future
 from futurechain.failure import Failure
 from futurechain.flow.coroutines import ensure_future
-from futurechain.executors.inline import INLINE
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Timeout, outcome_of
 from futurechain.pipeline.trips import Report, Trip, TripSize, protected, unpacked
