@@ -136,17 +136,21 @@ def imports(work: str, mine: str, standard: str, bounds: dict[str, float]) -> Ro
     return Row(work, {OURS: import_sample(mine), STANDARD: import_sample(standard)}, bounds, standard="standard")
 
 
+def against(work: str, samples: dict[str, Sample], bounds: dict[str, float] | None = None) -> Row:
+    """Return the row of a stream against the standard pool's map with the chunk size that suits that best."""
+    return Row(work, samples, bounds or {STANDARD: 1.1}, standard="Executor.map, best chunk")
+
+
 def streams(sized: Callable[[int], int]) -> list[Row]:
     """Return the rows of the pipelines."""
     peers = {"joblib": 1.0, "mpire": 1.0}
-    standard = "Executor.map, best chunk"
     long, few = sized(20_000), sized(5_000)
     return [
-        Row("Pipeline.map, process step of 10 µs", process_stream(10, long), {STANDARD: 1.3, **peers}, standard=standard),
-        Row("the same, 100 µs", process_stream(100, few), {STANDARD: 1.1}, standard=standard),
-        Row("the same, 1 ms", process_stream(1000, sized(1_000)), {STANDARD: 1.1}, standard=standard),
-        Row("the same, 1 in 100 of 5 ms", uneven_stream(uneven, long, 50), {STANDARD: 1.1}, standard=standard),
-        Row("the same, from 10 µs to 1 ms", uneven_stream(drifting, sized(11_000), 200), {STANDARD: 1.1}, standard=standard),
+        against("Pipeline.map, process step of 10 µs", process_stream(10, long), {STANDARD: 1.3, **peers}),
+        against("the same, 100 µs", process_stream(100, few)),
+        against("the same, 1 ms", process_stream(1000, sized(1_000))),
+        against("the same, 1 in 100 of 5 ms", uneven_stream(uneven, long, 50)),
+        against("the same, from 10 µs to 1 ms", uneven_stream(drifting, sized(11_000), 200)),
         Row("three thread steps, window of 100", thread_stream(sized(100_000)), {STANDARD: 1.0}),
         fused(),
     ]

@@ -31,12 +31,12 @@ def test_the_recipe_as_text(recipe):
     ]
 
 
-@pytest.mark.parametrize("format", ["text", "mermaid", "dot", "svg"])
-def test_every_format(recipe, format):
+@pytest.mark.parametrize("kind", ["text", "mermaid", "dot", "svg"])
+def test_every_format(recipe, kind):
     """A recipe is drawn in every format, one without steps, too."""
-    picture = render(recipe, format)
+    picture = render(recipe, kind)
     assert all(name in picture for name in ("increment", "times_ten", "catch str", "save"))
-    assert "without steps" in render(Pipeline(), format)
+    assert "without steps" in render(Pipeline(), kind)
 
 
 def test_in_a_notebook(recipe):
