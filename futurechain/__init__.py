@@ -1,43 +1,45 @@
-"""Chaining for ``concurrent.futures``: `Future` with ``then``, ``catch``, ``addCallback``, on any executor.
+"""Chaining for ``concurrent.futures``: futures with ``then``, ``catch`` and ``addCallback``, on any executor.
 
-General layout, each module importing only from those above it:
+::
 
-* `errors`, `failure`: how a call ends badly; `clock`: time; `run`: what a thread is doing for the library
-* `callback_threads`: callback threads; `report`: errors that nobody saw
-* `links`: who waits for a future, and the atomic steps that decide every race; `dispatch`: where a stage runs
-* `standard`, `plans`: the standard interface; what a stage does with an outcome
-* `outcomes`, `adoption`, `settling`, `cancelling`: how a stage ends, and how that travels
-* `future`: the future that can be chained; `foreign`: somebody else's
-* `threads`, `remote`: the thread pool; the process pool, and anybody's executor
-* `coroutines`, `interop`: coroutines without a loop, and with somebody else's
-* `combinators`: several futures in one; `timing`: delays and retries; `testing`: a clock for tests
-* `defer`: Twisted's vocabulary
-* `watching`, `tracing`, `timeline`, `debugging`, `drawing`, `picture`, `simulator`, `diagram`: seeing what happens
-* `poetry`, `cli`: the example program, the command line
+    from futurechain import ThreadPoolExecutor
 
-Each name is imported when it is first used: importing the package itself costs next to nothing.
+    with ThreadPoolExecutor() as pool:
+        page = pool.submit(fetch, url).then(parse).catch(OSError, default)
+        print(page.result())
+
+What users need first: `ThreadPoolExecutor` and `ProcessPoolExecutor`, which take what the standard ones take;
+`wrap_executor` for any other executor, `wrap_future` for anybody's future; the methods of `Future`; `gather`, `race`,
+`first`, `some` and `reduce` for several futures; `delay` and `retry` for time; `ensure_future` and `inlineCallbacks`
+for coroutines; `trace`, `render` and `debug` to see what happens. ``futurechain.errors`` has what can go wrong,
+``futurechain.defer`` Twisted's names, ``futurechain.testing`` a clock for tests.
+
+Inside, each layer imports only from those before it: ``errors``, ``failure``, ``clock``; ``core``, how outcomes
+travel; ``future``, the public class; ``executors``; ``flow`` (several futures, time, coroutines) and ``viewing``;
+``defer`` and ``demo``. Each name is imported when it is first used: importing the package itself costs next to
+nothing.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 
-TYPE_CHECKING = False
+TYPE_CHECKING = __name__ == ""  # never; `typing` would cost more than all the rest, and jedi believes a plain False
 if TYPE_CHECKING:
-    from futurechain.flow.combinators import first, gather, race, reduce, some
-    from futurechain.flow.coroutines import ensure_future, inlineCallbacks, returnValue
-    from futurechain.viewing.debug import debug
-    from futurechain.viewing.render import render
-    from futurechain.failure import Failure
-    from futurechain.executors.wrapped_future import wrap_future
     from futurechain.executors.inline import INLINE
     from futurechain.executors.limit import limit
+    from futurechain.executors.remote import ProcessPoolExecutor, wrap_executor
+    from futurechain.executors.threads import ThreadPoolExecutor
+    from futurechain.executors.wrapped_future import wrap_future
+    from futurechain.failure import Failure
+    from futurechain.flow.combinators import first, gather, race, reduce, some
+    from futurechain.flow.coroutines import ensure_future, inlineCallbacks, returnValue
+    from futurechain.flow.timing import delay, retry
     from futurechain.future import Future, fail, succeed
     from futurechain.pipeline.pipeline import Pipeline
     from futurechain.pipeline.stream import Stream
-    from futurechain.executors.remote import ProcessPoolExecutor, wrap_executor
-    from futurechain.executors.threads import ThreadPoolExecutor
-    from futurechain.flow.timing import delay, retry
+    from futurechain.viewing.debug import debug
+    from futurechain.viewing.render import render
     from futurechain.viewing.trace import trace
 
 __all__ = [

@@ -47,10 +47,14 @@ class Failure:
                 raise error
 
     Args:
-        value: the exception; without it, the one that is being handled (``sys.exception()``).
+        exc_value: the exception, or another `Failure`, whose exception it is then; without it, the one that is being
+            handled (``sys.exception()``).
+        exc_type: taken as Twisted takes it, and not looked at: it is the class of the exception.
+        exc_tb: the traceback of the exception, if that has none of its own.
+        captureVars: taken as Twisted takes it, and not looked at.
 
     Raises:
-        TypeError: if `value` is not an exception, or is missing where none is being handled.
+        TypeError: if `exc_value` is not an exception, or is missing where none is being handled.
     """
 
     __slots__ = ("__weakref__", "value")
@@ -58,12 +62,22 @@ class Failure:
     value: BaseException
     """The exception itself."""
 
-    def __init__(self, value: BaseException | None = None) -> None:
-        error = sys.exception() if value is None else value
+    def __init__(
+        self,
+        exc_value: BaseException | Failure | None = None,
+        exc_type: ErrorType | None = None,
+        exc_tb: TracebackType | None = None,
+        captureVars: bool = False,
+    ) -> None:
+        error: Any = sys.exception() if exc_value is None else exc_value
+        if isinstance(error, Failure):
+            error = error.value
         if not isinstance(error, BaseException):
             wanted = "an exception instance, as in Failure(ValueError('...'))"
             given = "nothing, and no exception is being handled" if error is None else repr(error)
             raise TypeError(f"Failure() wants {wanted}, not {given}")
+        if exc_tb is not None and error.__traceback__ is None:
+            error = error.with_traceback(exc_tb)
         _set(self, "value", error)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -107,25 +121,42 @@ class Failure:
         except Exception as error:  # a broken __str__ must not hide the failure
             return f"<{self.type.__qualname__} whose __str__ raised {error.__class__.__qualname__}>"
 
-    def getTraceback(self) -> str:
-        """Return the formatted traceback, that of a worker process included."""
-        return "".join(traceback.format_exception(self.value))
+    def getTraceback(self, elideFrameworkCode: int = 0, detail: str = "default") -> str:
+        """Return the formatted traceback, that of a worker process included.
 
-    def printTraceback(self, file: TextIO | None = None) -> None:
+        Args:
+            elideFrameworkCode: taken as Twisted takes it, and not looked at.
+            detail: "brief" leaves out the lines of code, "verbose" adds the local variables.
+
+        Raises:
+            ValueError: if `detail` is none of "brief", "default" and "verbose".
+        """
+        if detail not in {"brief", "default", "verbose"}:
+            raise ValueError(f'detail must be "brief", "default" or "verbose", not {detail!r}')
+        told = traceback.TracebackException.from_exception(
+            self.value, lookup_lines=detail != "brief", capture_locals=detail == "verbose"
+        )
+        if detail == "brief":
+            return "".join([*_places(told), *told.format_exception_only()])
+        return "".join(told.format())
+
+    def printTraceback(
+        self, file: TextIO | None = None, elideFrameworkCode: int = 0, detail: str = "default"
+    ) -> None:
         """Write the formatted traceback to `file`, or to ``sys.stderr``."""
-        (sys.stderr if file is None else file).write(self.getTraceback())
+        (sys.stderr if file is None else file).write(self.getTraceback(elideFrameworkCode, detail))
 
     def getBriefTraceback(self) -> str:
         """Return the formatted exception alone, without the lines that led to it."""
         return "".join(traceback.format_exception_only(self.value))
 
-    def printBriefTraceback(self, file: TextIO | None = None) -> None:
+    def printBriefTraceback(self, file: TextIO | None = None, elideFrameworkCode: int = 0) -> None:
         """Write that to `file`, or to ``sys.stderr``."""
         (sys.stderr if file is None else file).write(self.getBriefTraceback())
 
-    def printDetailedTraceback(self, file: TextIO | None = None) -> None:
-        """Write what `printTraceback` writes: local variables are not shown."""
-        self.printTraceback(file)
+    def printDetailedTraceback(self, file: TextIO | None = None, elideFrameworkCode: int = 0) -> None:
+        """Write the formatted traceback with the local variables to `file`, or to ``sys.stderr``."""
+        self.printTraceback(file, elideFrameworkCode, "verbose")
 
     def getTracebackObject(self) -> TracebackType | None:
         """Return the traceback of the exception, if it has one here."""
@@ -146,6 +177,10 @@ class Failure:
     def __reduce__(self) -> tuple[Any, ...]:
         text = self.getTraceback() if self.value.__traceback__ or self.value.__cause__ else None
         return _rebuild, (self.value, text)
+
+
+def _places(told: traceback.TracebackException) -> list[str]:
+    return [f"{frame.filename}:{frame.lineno}:{frame.name}\n" for frame in told.stack]
 
 
 def _rebuild(value: BaseException, text: str | None) -> Failure:

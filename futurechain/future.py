@@ -18,7 +18,17 @@ from futurechain.core import fast
 from futurechain.core.attaching import append_stage, attach_local, attach_stage, clean_up, kinds
 from futurechain.core.cancel import cancel_owned, expire
 from futurechain.core.flatten import pin
-from futurechain.core.handlers import Callbacks, Catch, Expiry, Finally, Handler, Then, check_handler, check_types, label
+from futurechain.core.handlers import (
+    Callbacks,
+    Catch,
+    Expiry,
+    Finally,
+    Handler,
+    Then,
+    check_handler,
+    check_types,
+    label,
+)
 from futurechain.core.loop import INLINE_KINDS, InlineDependent, LocalDependent, QueuedDependent
 from futurechain.core.lost import Guard, finalize
 from futurechain.core.scheduler import chain_end, later
@@ -27,7 +37,7 @@ from futurechain.core.stdlib import StandardFuture
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
 
-__all__ = ["ExecutorStage", "Future", "LocalStage", "Stage", "fail", "succeed"]
+__all__ = ["ExecutorStage", "Future", "LocalStage", "Returned", "Stage", "Waited", "fail", "succeed"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,8 +45,18 @@ U = TypeVar("U")
 V = TypeVar("V")
 Waited: TypeAlias = cf.Future[U] | Coroutine[Any, Any, U]
 """What a handler may return to have its stage wait."""
+Returned: TypeAlias = U | Waited[U]
+"""What a handler may return. (What only ever waits has overloads of its own: mypy finds no ``U`` for that here.)"""
 E = TypeVar("E", bound=BaseException)
 Types: TypeAlias = type[E] | tuple[type[E], ...]
+
+
+class MissingHandler:
+    """What ``catch(types)`` is worth to a type checker, which complains in whatever way it is used, or not used."""
+
+    __slots__ = ()
+
+
 Executor: TypeAlias = cf.Executor
 
 
@@ -69,23 +89,39 @@ class Future(StandardFuture[T]):
     ) -> Future[T | V]: ...
     @overload
     def then(
+        self, on_result: None, on_error: Callable[[Any], Returned[V]], *, on: Executor | None = None
+    ) -> Future[T | V]: ...
+    @overload
+    def then(
+        self, on_result: None = None, *, on_error: Callable[[Any], Returned[V]], on: Executor | None = None
+    ) -> Future[T | V]: ...
+    @overload
+    def then(
         self, on_result: Callable[[T], Waited[U]], on_error: None = None, *, on: Executor | None = None
+    ) -> Future[U]: ...
+    @overload
+    def then(
+        self, on_result: Callable[[T], Returned[U]], on_error: None = None, *, on: Executor | None = None
     ) -> Future[U]: ...
     @overload
     def then(
         self, on_result: Callable[[T], Waited[U]], on_error: Callable[[Any], Waited[V]], *, on: Executor | None = None
     ) -> Future[U | V]: ...
     @overload
-    def then(self, on_result: Callable[[T], U], on_error: None = None, *, on: Executor | None = None) -> Future[U]: ...
-    @overload
-    def then(self, on_result: None, on_error: Callable[[Any], V], *, on: Executor | None = None) -> Future[T | V]: ...
+    def then(
+        self, on_result: Callable[[T], Waited[U]], on_error: Callable[[Any], Returned[V]], *, on: Executor | None = None
+    ) -> Future[U | V]: ...
     @overload
     def then(
-        self, on_result: None = None, *, on_error: Callable[[Any], V], on: Executor | None = None
-    ) -> Future[T | V]: ...
+        self, on_result: Callable[[T], Returned[U]], on_error: Callable[[Any], Waited[V]], *, on: Executor | None = None
+    ) -> Future[U | V]: ...
     @overload
     def then(
-        self, on_result: Callable[[T], U], on_error: Callable[[Any], V], *, on: Executor | None = None
+        self,
+        on_result: Callable[[T], Returned[U]],
+        on_error: Callable[[Any], Returned[V]],
+        *,
+        on: Executor | None = None,
     ) -> Future[U | V]: ...
     def then(self, on_result: Any = None, on_error: Any = None, *, on: Any = None) -> Future[Any]:
         """Attach a stage to this future; return the stage, which is the first future of a new chain.
@@ -101,14 +137,19 @@ class Future(StandardFuture[T]):
         Raises:
             TypeError: if a handler is neither callable nor None, or `on` is no executor.
         """
-        return attach_stage(self, Then(check_handler(on_result, "then"), check_handler(on_error, "then")), on)  # type: ignore[no-any-return]
+        handler = Then(check_handler(on_result, "then"), check_handler(on_error, "then"))
+        return cast("Future[Any]", attach_stage(self, handler, on))
 
     @overload
     def catch(self, handler: None, /, *, on: Executor | None = None) -> Future[T]: ...
     @overload
+    def catch(  # type: ignore[overload-overlap]  # a class is a function, too
+        self, types: type[BaseException], /, *, on: Executor | None = None
+    ) -> Coroutine[Any, Any, MissingHandler]: ...
+    @overload
     def catch(self, handler: Callable[[Any], Waited[V]], /, *, on: Executor | None = None) -> Future[T | V]: ...
     @overload
-    def catch(self, handler: Callable[[Any], V], /, *, on: Executor | None = None) -> Future[T | V]: ...
+    def catch(self, handler: Callable[[Any], Returned[V]], /, *, on: Executor | None = None) -> Future[T | V]: ...
     @overload
     def catch(self, types: Types[E], handler: None, /, *, on: Executor | None = None) -> Future[T]: ...
     @overload
@@ -116,8 +157,10 @@ class Future(StandardFuture[T]):
         self, types: Types[E], handler: Callable[[E], Waited[V]], /, *, on: Executor | None = None
     ) -> Future[T | V]: ...
     @overload
-    def catch(self, types: Types[E], handler: Callable[[E], V], /, *, on: Executor | None = None) -> Future[T | V]: ...
-    def catch(self, *args: Any, on: Any = None) -> Future[Any]:
+    def catch(
+        self, types: Types[E], handler: Callable[[E], Returned[V]], /, *, on: Executor | None = None
+    ) -> Future[T | V]: ...
+    def catch(self, *args: Any, on: Any = None) -> Any:
         """Attach a stage that runs on errors only: ``catch(handler)`` or ``catch(types, handler)``.
 
         Args:
@@ -129,12 +172,12 @@ class Future(StandardFuture[T]):
             TypeError: if the arguments are not of that form.
         """
         if len(args) == 1 and not (isinstance(args[0], type) and issubclass(args[0], BaseException)):
-            return attach_stage(self, Then(None, check_handler(args[0], "catch")), on)
+            return cast("Future[Any]", attach_stage(self, Then(None, check_handler(args[0], "catch")), on))
         if len(args) != 2:
             given = f"{args[0].__name__} and no handler" if len(args) == 1 else f"{len(args)} arguments"
             raise TypeError(f"catch() takes catch(handler) or catch(types, handler), not {given}")
         wanted, handler = check_types(args[0]), check_handler(args[1], "catch")
-        return attach_stage(self, Handler() if handler is None else Catch(wanted, handler), on)
+        return cast("Future[Any]", attach_stage(self, Handler() if handler is None else Catch(wanted, handler), on))
 
     def finally_(self, fn: Callable[[], object] | None, *, on: Any = None) -> Future[T]:
         """Attach a stage that calls ``fn()`` however this future ends, and keeps its outcome.
@@ -149,7 +192,7 @@ class Future(StandardFuture[T]):
             TypeError: if `fn` is neither callable nor None.
         """
         check_handler(fn, "finally_")
-        return attach_stage(self, Handler() if fn is None else Finally(fn), on)
+        return cast("Future[T]", attach_stage(self, Handler() if fn is None else Finally(fn), on))
 
     # -- Twisted's family -----------------------------------------------------------------------------------------
 
@@ -178,17 +221,17 @@ class Future(StandardFuture[T]):
             None if on_result is None else (on_result, tuple(callbackArgs or ()), dict(callbackKeywords or {})),
             None if on_error is None else (on_error, tuple(errbackArgs or ()), dict(errbackKeywords or {})),
         )
-        return append_stage(self, handler)
+        return cast("Future[Any]", append_stage(self, handler))
 
     @overload
     def addCallback(self, callback: None) -> Future[T]: ...
     @overload
     def addCallback(
-        self, callback: Callable[Concatenate[Any, P], Waited[U]], *args: P.args, **kwargs: P.kwargs
+        self, callback: Callable[Concatenate[T, P], Waited[U]], *args: P.args, **kwargs: P.kwargs
     ) -> Future[U]: ...
     @overload
     def addCallback(
-        self, callback: Callable[Concatenate[Any, P], U], *args: P.args, **kwargs: P.kwargs
+        self, callback: Callable[Concatenate[T, P], Returned[U]], *args: P.args, **kwargs: P.kwargs
     ) -> Future[U]: ...
     def addCallback(self, callback: Any, *args: Any, **kwargs: Any) -> Future[Any]:
         """Attach ``callback(result, *args, **kwargs)`` to the end of the chain; return the new final future.
@@ -207,7 +250,7 @@ class Future(StandardFuture[T]):
     ) -> Future[T | V]: ...
     @overload
     def addErrback(
-        self, errback: Callable[Concatenate[Failure, P], V], *args: P.args, **kwargs: P.kwargs
+        self, errback: Callable[Concatenate[Failure, P], Returned[V]], *args: P.args, **kwargs: P.kwargs
     ) -> Future[T | V]: ...
     def addErrback(self, errback: Any, *args: Any, **kwargs: Any) -> Future[Any]:
         """Attach ``errback(failure, *args, **kwargs)`` to the end of the chain; return the new final future.
@@ -246,7 +289,7 @@ class Future(StandardFuture[T]):
 
     def shield(self) -> Future[T]:
         """Return a future with the same outcome, whose cancellation does not reach this one."""
-        return attach_local(Shield, self, Handler(), self._scheduler)
+        return cast("Future[T]", attach_local(Shield, self, Handler(), self._scheduler))
 
     def timeout(self, seconds: float, exception: BaseException | None = None) -> Future[T]:
         """Return a future with the same outcome, or `exception` if that takes longer than `seconds`.
@@ -272,7 +315,7 @@ class Future(StandardFuture[T]):
             handler.withdraw = timer.cancel
             if child.done():  # settled while the timer was being set
                 timer.cancel()
-        return child  # type: ignore[no-any-return]
+        return cast("Future[T]", child)
 
     def cancel(self) -> bool:
         """Cancel the future, and upward what nobody else consumes; runs local dependents in this thread.
@@ -339,7 +382,7 @@ class Guarded(Future[T]):
     __del__ = finalize
 
 
-# -- the kinds of stages ------------------------------------------------------------------------------------------------
+# -- the kinds of stages ----------------------------------------------------------------------------------------------
 
 
 class Stage(Future[T]):
@@ -395,7 +438,7 @@ for _cls in (Guarded, InlineStage, TwistedStage, LocalStage, Shield, ExecutorSta
     _cls.__name__ = _cls.__qualname__ = "Future"  # what users see in messages
 
 
-# -- futures that are settled already -------------------------------------------------------------------------------------
+# -- futures that are settled already ---------------------------------------------------------------------------------
 
 
 def succeed(value: U) -> Future[U]:
@@ -416,7 +459,7 @@ def fail(exception: BaseException | Failure) -> Future[Any]:
     return succeed(Failure(exception))
 
 
-# -- the fast forms -----------------------------------------------------------------------------------------------------
+# -- the fast forms ---------------------------------------------------------------------------------------------------
 
 kinds.inline, kinds.local, kinds.queued, kinds.twisted = InlineStage, LocalStage, ExecutorStage, TwistedStage
 INLINE_KINDS.update((InlineStage, TwistedStage))
@@ -429,13 +472,13 @@ def _in_place(plain: Any, fast_form: Any) -> Any:
 
 
 _plain_then = Future.then
-Stage.set_result = StandardFuture.set_result  # type: ignore[method-assign]
+Stage.set_result = StandardFuture.set_result
 Future.set_result = _in_place(StandardFuture.set_result, fast.set_result)  # type: ignore[method-assign]
 Future.addCallback = _in_place(Future.addCallback, fast.add_callback)  # type: ignore[method-assign]
 Future.then = _in_place(_plain_then, fast.then_on_bare)  # type: ignore[method-assign]
-InlineStage.then = _in_place(_plain_then, fast.then_on_inline)  # type: ignore[method-assign]
+InlineStage.then = _in_place(_plain_then, fast.then_on_inline)
 succeed = _in_place(succeed, fast.succeed)
-SettledStage.then = _in_place(_plain_then, fast.then_on_settled)  # type: ignore[method-assign]
+SettledStage.then = _in_place(_plain_then, fast.then_on_settled)
 
 if os.environ.get("FUTURECHAIN_DEBUG", "").lower() not in {"", "0", "false", "no", "off"}:
     later("debug")()

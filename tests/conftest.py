@@ -1,8 +1,10 @@
-"""What all tests share: fresh pools of each kind, and Hypothesis without deadlines."""
+"""What all tests share: fresh pools of each kind, the choice of slow tests, and no reports of other tests."""
 
 from __future__ import annotations
 
 import concurrent.futures as cf
+import gc
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -10,14 +12,59 @@ from hypothesis import HealthCheck, settings
 
 import futurechain
 
-settings.register_profile(
-    "shared-machine",
+PATIENT = settings(
     deadline=None,  # two busy cores say nothing about one example
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.load_profile("shared-machine")
+settings.register_profile("quick", PATIENT, max_examples=50)
+settings.register_profile("thorough", PATIENT, max_examples=2000)
 
 KINDS = ("inline", "thread", "process", "wrapped")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the slow tests, too, and thousands of examples")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("thorough" if config.getoption("--all") else "quick")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is slow, unless it was asked for."""
+    if config.getoption("--all") or "slow" in config.getoption("markexpr"):
+        return
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return "with the slow tests" if config.getoption("--all") else "without the slow tests: --all runs them, too"
+
+
+@pytest.fixture(autouse=True)
+def only_own_reports(request: pytest.FixtureRequest) -> None:
+    """A test that reads the log finds no report of a failure that a test before it has dropped."""
+    if "caplog" in request.fixturenames:
+        collect_garbage()
+
+
+def collect_garbage() -> None:
+    """Collect garbage until no failed or lost future is found in it, which is reported then, by callback threads."""
+    reports: list[logging.LogRecord] = []
+    listener = logging.Handler()
+    listener.emit = reports.append  # type: ignore[method-assign]
+    logger = logging.getLogger("futurechain")
+    logger.addHandler(listener)
+    try:
+        while True:
+            reports.clear()
+            gc.collect()
+            futurechain.Future().then(None, str).result(30)  # it is lost as well, and settled after the others
+            if not reports:
+                return
+    finally:
+        logger.removeHandler(listener)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ def suite_is_there():
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info[:2] != (3, 13), reason="the suite that is meant is that of 3.13")
 @pytest.mark.skipif(not suite_is_there(), reason="this Python comes without its test suite")
 @pytest.mark.timeout(400)

@@ -418,6 +418,7 @@ def test_nested_settling_is_never_too_deep():
 # -- stack and memory -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attach", [Future.then, Future.addCallback])
 def test_a_million_stages_before_settling(attach):
     """A million attached stages need no stack."""
@@ -429,6 +430,7 @@ def test_a_million_stages_before_settling(attach):
     assert last.result(0) == MILLION
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attach", [Future.then, Future.addCallback])
 def test_a_million_stages_on_a_settled_future(attach):
     """A million stages, each attached to a settled future, need no stack."""
@@ -439,6 +441,7 @@ def test_a_million_stages_on_a_settled_future(attach):
     assert last.result(0) == MILLION
 
 
+@pytest.mark.slow
 def test_nested_returned_futures():
     """100,000 futures, each returned by the handler of the one before, settle whichever comes first."""
     count = 100_000
@@ -473,6 +476,7 @@ def test_recursion_through_returned_futures_needs_constant_memory():
     assert run(20_000) < 2 * run(1_000) + 50_000
 
 
+@pytest.mark.slow
 def test_a_million_times_in_a_loop():
     """A million steps of that recursion."""
 

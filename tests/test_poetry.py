@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
+from functools import partial
 from importlib.resources import files
 
 import pytest
@@ -82,6 +85,18 @@ def test_an_empty_poem_is_a_failed_download():
     """A server that sends nothing has no poem."""
     with PoetryServer(b"", chunk=1, delay=0.1) as server, pytest.raises(ConnectionError):
         client.download(server.address)
+
+
+def test_a_server_that_has_sent_all_is_not_timed_out():
+    """It closes the connection right after the last byte, however slow it is between two pieces."""
+    with PoetryServer(POEM.encode(), chunk=1000, delay=1000) as server:
+        assert client.download(server.address, 30).text == POEM
+
+
+def test_a_silent_server_is_timed_out():
+    """The error says how long nothing came."""
+    with PoetryServer(POEM.encode(), chunk=5, delay=1000) as server, pytest.raises(TimeoutError, match=r"for 0\.2 sec"):
+        client.download(server.address, 0.2)
 
 
 def test_a_reader_that_goes_away_harms_no_server():
@@ -161,9 +176,23 @@ def test_apologies(poem, gibberish, tmp_path, capsys):
     assert status == 1
     assert out.count(client.SORRY) == 3
     assert "0 of 4 poems" in out
-    assert "is empty" in err
+    assert f"poetry: {empty}: the server sent nothing" in err
+    assert f"poetry: {gibberish}: this is no poem" in err
+    assert f"poetry: {poem}: [Errno {errno.ECONNREFUSED}]" in err
     assert "cannot read" in err
     assert "missing.txt" in err
+
+
+def test_more_poems_than_descriptors(tmp_path):
+    """200 poems are read with 64 descriptors, a few at a time."""
+    poems = [tmp_path / str(number) for number in range(200)]
+    for path in poems:
+        path.write_text(POEM)
+    few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (64, 64))
+    result = run("--delay", "0.0001", "--trouble", "0", *map(str, poems), preexec_fn=few)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.count("ne'er melancholy") == 200
 
 
 def test_help_and_bad_usage(capsys):

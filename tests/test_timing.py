@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sys
+import traceback
 
 import pytest
 import tenacity
@@ -90,6 +91,118 @@ def test_a_failed_retry_carries_the_earlier_errors(clock):
     assert [str(earlier) for earlier in error.__cause__.exceptions] == ["attempt 1", "attempt 2"]
 
 
+def causes(error):
+    """Return the error, its cause, the cause of that, and so on."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    return chain
+
+
+def quick(attempts=3, **options):
+    return tenacity.Retrying(stop=tenacity.stop_after_attempt(attempts), wait=tenacity.wait_none(), **options)
+
+
+def test_a_failed_retry_carries_the_earlier_errors_on_every_executor(executor, tmp_path):
+    """What gets lost when an exception is pickled is attached where it arrives."""
+    with executor:
+        error = retry(work.fail_counting, str(tmp_path / "count"), policy=quick(), on=executor).exception(60)
+    last = causes(error)[-1]
+
+    assert str(error) == "attempt 3"
+    assert isinstance(last, ExceptionGroup)
+    assert [str(earlier) for earlier in last.exceptions] == ["attempt 1", "attempt 2"]
+
+
+def test_the_last_error_keeps_its_own_causes():
+    """The group of the earlier errors comes after them; and no context gets lost."""
+    numbers = iter(range(1, 4))
+
+    def fails():
+        number = next(numbers)
+        try:
+            try:
+                raise LookupError(number)
+            except LookupError:
+                raise OSError(number)  # noqa: B904  # this is what is tested
+        except OSError as error:
+            raise ValueError(number) from error
+
+    chain = causes(retry(fails, policy=quick()).exception(30))
+
+    assert [type(error) for error in chain] == [ValueError, OSError, ExceptionGroup]
+    assert [str(earlier) for earlier in chain[-1].exceptions] == ["1", "2"]
+    assert isinstance(chain[-1].__context__, LookupError)
+    assert "LookupError: 3" in "".join(traceback.format_exception(chain[0]))
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5])
+def test_one_error_raised_again_and_again(attempts):
+    """An error is never among its own causes, and two retries that raise the same one do not make it grow."""
+    error = ValueError("the same")
+
+    def fails():
+        raise error
+
+    for _ in range(2):
+        assert retry(fails, policy=quick(attempts)).exception(30) is error
+        assert causes(error) == [error]
+
+
+def test_an_error_raised_from_an_earlier_one():
+    """What the chain of causes has already is not told twice; a ring of causes stays as it is."""
+    errors = [KeyError("first")]
+
+    def fails():
+        errors.append(ValueError(len(errors)))
+        raise errors[-1] from errors[-2]
+
+    def ring():
+        one, other = KeyError("one"), KeyError("other")
+        one.__cause__, other.__cause__ = other, one
+        raise one
+
+    assert [str(error) for error in causes(retry(fails, policy=quick()).exception(30))] == ["3", "2", "1", "'first'"]
+    error = retry(ring, policy=quick()).exception(30)
+    assert error.__cause__.__cause__ is error
+
+
+def test_errors_before_a_result_that_is_not_good_enough():
+    """They are carried, too."""
+    results = iter([ValueError("broken"), 0, 0])
+
+    def fetch():
+        result = next(results)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    poor = tenacity.retry_if_result(lambda value: value == 0) | tenacity.retry_if_exception_type()
+    error = retry(fetch, policy=quick(retry=poor)).exception(30)
+
+    assert isinstance(error, tenacity.RetryError)
+    assert [str(earlier) for earlier in error.__cause__.exceptions] == ["broken"]
+
+
+def test_an_error_class_of_the_users_own():
+    """A policy with retry_error_cls fails with that; its causes are all errors."""
+
+    class GaveUpError(tenacity.RetryError):
+        pass
+
+    error = retry(Flaky(5), policy=quick(retry_error_cls=GaveUpError)).exception(30)
+
+    assert isinstance(error, GaveUpError)
+    assert str(error.__cause__) == "attempt 3"
+    assert [str(earlier) for earlier in causes(error)[-1].exceptions] == ["attempt 1", "attempt 2"]
+
+
+def test_keyword_arguments(executor):
+    """They are the function's."""
+    with executor:
+        assert retry(work.add, 1, right=2, policy=quick(), on=executor).result(60) == 3
+
+
 def test_reraise_makes_no_difference(clock):
     """A policy with reraise=True gives the same."""
     future = retry(Flaky(5), policy=policy(reraise=True, stop=tenacity.stop_after_attempt(2)))
@@ -139,10 +252,9 @@ def test_cancelling_a_retry_withdraws_the_wait(clock):
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
 def test_retry_on_an_executor(kind):
     """The attempts run there."""
-    quick = tenacity.Retrying(stop=tenacity.stop_after_attempt(2), wait=tenacity.wait_none())
     with kind(1) as pool:
-        assert retry(work.add, 1, 2, policy=quick, on=pool).result(30) == 3
-        assert isinstance(retry(work.boom, policy=quick, on=pool).exception(30), ValueError)
+        assert retry(work.add, 1, 2, policy=quick(2), on=pool).result(30) == 3
+        assert isinstance(retry(work.boom, policy=quick(2), on=pool).exception(30), ValueError)
 
 
 def test_retry_flattens(clock):
@@ -154,8 +266,26 @@ def test_bad_arguments():
     """What is no function, and no policy, is named."""
     with pytest.raises(TypeError, match="not 3"):
         retry(3, policy=policy())
-    with pytest.raises(TypeError, match="wants policy=tenacity"):
+    with pytest.raises(TypeError, match=r"wants policy=tenacity.Retrying\(stop=.*, not 3$"):
         retry(int, policy=3)
+    with pytest.raises(TypeError, match=r"not None$"):
+        retry(int, policy=None)
+    with pytest.raises(TypeError, match="call it"):
+        retry(int, policy=tenacity.Retrying)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"stop": tenacity.stop_after_attempt(2)},
+        {"wait": tenacity.wait_fixed(1)},
+        {"retry": tenacity.retry_if_exception_type(OSError)},
+    ],
+)
+def test_a_part_of_a_policy_is_no_policy(part):
+    """The error says where it belongs."""
+    with pytest.raises(TypeError, match=rf"write Retrying\({next(iter(part))}=...\)"):
+        retry(int, policy=next(iter(part.values())))
 
 
 def test_without_tenacity(monkeypatch):
@@ -175,7 +305,7 @@ def test_without_tenacity(monkeypatch):
 
 def test_only_policies_of_calls_are_taken():
     """Those for coroutines of an event loop, and what is no executor, are refused at the call."""
-    with pytest.raises(TypeError, match="Retrying"):
+    with pytest.raises(TypeError, match="event loop"):
         retry(Flaky(1), policy=tenacity.AsyncRetrying())
     with pytest.raises(TypeError, match="executor"):
         retry(Flaky(1), policy=policy(), on=3)

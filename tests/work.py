@@ -32,6 +32,13 @@ def boom(*_):
     raise ValueError("boom")
 
 
+def fail_counting(path):
+    """Fail, and count the calls in a file, so that it does not matter in which process."""
+    with open(path, "a+", encoding="ascii") as file:
+        file.write(".")
+        raise OSError(f"attempt {file.tell()}")
+
+
 def leave(*_):
     sys.exit(3)
 

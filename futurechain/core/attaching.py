@@ -47,7 +47,7 @@ class Kinds:
 kinds = Kinds()
 
 
-# -- the two families ---------------------------------------------------------------------------------------------------
+# -- the two families -------------------------------------------------------------------------------------------------
 
 
 def attach_stage(source: Any, handler: Any, executor: Any = None) -> Any:
@@ -110,7 +110,7 @@ def connect(source: Any, stage: Any) -> Any:
         del source, stage  # no cycle: a traceback may keep this frame
 
 
-# -- too late -----------------------------------------------------------------------------------------------------------
+# -- too late ---------------------------------------------------------------------------------------------------------
 
 
 def too_late(source: Any, stage: Any) -> Any:
@@ -173,7 +173,7 @@ def clean_up(stage: Any, handler: Handler) -> None:
         attach_stage(settled, Finally(handler.fn))
 
 
-# -- tasks --------------------------------------------------------------------------------------------------------------
+# -- tasks ------------------------------------------------------------------------------------------------------------
 
 
 def new_task(kind: type[Any], fn: Any, scheduler: Scheduler) -> Any:

@@ -57,7 +57,7 @@ def let_go(source: Any, child: Any) -> None:
 
 
 def release(source: Any, child: Any, *, shielded: bool = False) -> list[Any]:
-    """Let `child` no longer wait for `source`; what nobody consumes any more, claimed: to be cancelled by the caller."""
+    """Let `child` no longer wait for `source`; what nobody consumes any more, claimed: the caller cancels it."""
     if source is None:
         return []
     if not isinstance(source, State):

@@ -18,8 +18,8 @@ from futurechain.core.flatten import PLAIN_VALUES, break_ring
 from futurechain.core.handlers import Callbacks, Then, check_handler
 from futurechain.core.loop import HERE, run_dependents, settle
 from futurechain.core.observers import watch
-from futurechain.core.scheduler import Tail, begin_chain, extend
-from futurechain.core.state import PENDING, TICKET, Pending, attach, withdraw
+from futurechain.core.scheduler import Tail, begin_chain, find_predecessor
+from futurechain.core.state import PENDING, TICKET, Group, Pending, attach, withdraw
 from futurechain.core.stdlib import StandardFuture
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import note_unobserved
@@ -50,7 +50,7 @@ _TwistedStage: Any
 
 def use(bare: Any, guarded: Any, inline: Any, settled: Any, twisted: Any) -> None:
     """Take note of the classes of futures."""
-    global _Bare, _Guarded, _InlineStage, _SettledStage, _TwistedStage  # noqa: PLW0603  # once, at import
+    global _Bare, _Guarded, _InlineStage, _SettledStage, _TwistedStage  # once, at import
     _Bare, _Guarded, _InlineStage, _SettledStage, _TwistedStage = bare, guarded, inline, settled, twisted
 
 
@@ -133,6 +133,15 @@ def succeed(value: Any) -> Any:
 
 
 def _connect(source: Any, child: Any) -> Any:
+    """Attach an inline stage to a source that has dependents already, or is settled."""
+    last = source._dependents[-1:]
+    if last and type(group := last[0]) is Group:  # what `attach` does, in place
+        key = id(child)
+        group[key] = child
+        if source._outcome is PENDING:
+            return child
+        if group.pop(key, None) is None:
+            return child  # whoever settles the source has it
     if type(source._outcome) is not Pending:  # nobody has seen the child yet: another one takes its place
         return then_on_settled(source, child._handler)
     return connect(source, child)
@@ -163,7 +172,23 @@ def add_callback(self: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
         chain = None
     if type(chain) is Tail:
         chain = chain()
-    end = extend(chain or begin_chain(self), child)
+    if chain is None:
+        chain = begin_chain(self)
+    child._chain = chain.tail
+    ends = chain.ends
+    ends.append(child)  # what `extend` does, in place
+    if len(ends) == 2:
+        end = ends[0]
+        if type(end._chain) is Tail:
+            end._chain = chain
+        else:
+            chain.has_begun = True
+        try:
+            ends.remove(end)
+        except ValueError:  # another thread tidies, too
+            pass
+    else:
+        end = find_predecessor(chain, child)
     child._source = end._as_source() if end._held_weakly else end
     dependents = end._dependents
     if len(dependents) < 2 and end._outcome is PENDING:

@@ -21,7 +21,7 @@ import types
 import weakref
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 from futurechain.core import callback_threads
 from futurechain.core.handlers import Callbacks, Finally, while_waiting
@@ -119,7 +119,7 @@ def _cycle(inner: Any) -> Failure:
     return Failure(TypeError(f"{inner!r} was returned by a stage that it waits for itself: a cycle"))
 
 
-# -- forwarding -----------------------------------------------------------------------------------------------------
+# -- forwarding -------------------------------------------------------------------------------------------------------
 
 
 def _movable(stage: Any) -> list[Any] | None:
@@ -194,9 +194,9 @@ class WeakTakeOver(weakref.ref[Any]):
     key: int
     inner: weakref.ref[Any]
 
-    def __new__(cls, stage: Any, inner: Any) -> WeakTakeOver:
+    def __new__(cls, stage: Any, inner: Any) -> Self:
         """Stand for `stage` in the list of `inner`."""
-        self = super().__new__(cls, stage, _drop)  # type: ignore[call-arg]
+        self = super().__new__(cls, stage, _drop)
         self.key = ~id(stage)
         self.inner = weakref.ref(inner)
         return self
@@ -238,12 +238,14 @@ def _take_over(stage: Any, outcome: Any) -> Any:
 
 def pin(stage: Any) -> None:
     """Let what a forwarded stage waits for hold it strongly: it has dependents now."""
-    if withdraw(stage._dependents, PIN) and (inner := source_of(stage)) is not None:
-        if not attach(inner, entry := TakeOver(stage)):  # beside the weak one: an edge once published stays in sight
+    inner = source_of(stage) if withdraw(stage._dependents, PIN) else None
+    if inner is not None:
+        entry = TakeOver(stage)  # beside the weak one: an edge once published stays in sight
+        if not attach(inner, entry):
             _settle_later(entry._fire(inner, inner._outcome, current.thread))
 
 
-# -- rings ----------------------------------------------------------------------------------------------------------
+# -- rings ------------------------------------------------------------------------------------------------------------
 
 
 def is_ring(stage: Any, inner: Any) -> bool:

@@ -1,7 +1,7 @@
 """What a stage does with the outcome before it: one small class for each way to attach.
 
-A handler chooses a `Call` for an outcome (None: the stage is skipped, and passes the outcome on unchanged), and may have
-the last word on the outcome of that call. Nothing here knows futures or threads.
+A handler chooses a `Call` for an outcome (None: the stage is skipped, and passes the outcome on unchanged), and may
+have the last word on the outcome of that call. Nothing here knows futures or threads.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ __all__ = [
     "Catch",
     "Expiry",
     "Finally",
-    "Named",
     "Handler",
+    "Named",
     "Task",
     "Then",
     "check_handler",

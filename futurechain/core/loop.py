@@ -262,7 +262,7 @@ def _run_straight(future: Any, thread: ThreadState) -> None:
     dependents, outcome = future._dependents, future._outcome
     child = _NOTHING
     try:
-        while dependents or dependents.copy():  # the copy takes the list's lock: a plain look may be older than `outcome`
+        while dependents or dependents.copy():  # the copy takes its lock: a look may be older than `outcome`
             try:
                 first = dependents[0]
             except IndexError:  # withdrawn just now
@@ -342,12 +342,13 @@ def _turn(future: Any, thread: ThreadState) -> Any:
 def _run_branches(thread: ThreadState, floor: int) -> None:
     """Fire the dependents of what stands on the stack above `floor`, the innermost first."""
     stack = thread.stack
-    future = dependent = settled = _NOTHING
+    future = held = dependent = settled = _NOTHING
     try:
         while len(stack) > floor:
             future = stack[-1]
-            dependent = next_dependent(future._dependents, thread)
-            if dependent is None:
+            held = future._dependents[:1]
+            dependent = held[0].first() if held and type(held[0]) is Group else None
+            if dependent is None and (dependent := next_dependent(future._dependents, thread)) is None:
                 stack.pop()
                 continue
             settled = dependent._fire(future, future._outcome, thread)
@@ -357,10 +358,10 @@ def _run_branches(thread: ThreadState, floor: int) -> None:
         _keep(settled, dependent if isinstance(dependent, State) else None, thread, interrupt)
         raise
     finally:
-        future = dependent = settled = _NOTHING
+        future = held = dependent = settled = _NOTHING
 
 
-# -- the kinds of stages: what `futurechain.future` puts together with the public class ---------------------------------
+# -- the kinds of stages: what `futurechain.future` puts together with the public class -------------------------------
 
 
 class InlineDependent(State):
@@ -383,7 +384,7 @@ class InlineDependent(State):
             stage._handler = stage._source = None
             return stage
         finally:
-            self = stage = future = outcome = _NOTHING
+            del self, stage, future, outcome
 
 
 class LocalDependent(State):
@@ -402,7 +403,8 @@ class LocalDependent(State):
             publish(stage, outcome)
             return stage
         finally:
-            self = stage = future = outcome = call = _NOTHING
+            call = _NOTHING
+            del self, stage, future, outcome
 
 
 class QueuedDependent(State):
@@ -431,7 +433,8 @@ class QueuedDependent(State):
             publish(stage, outcome if call is None else call)
             return stage
         finally:
-            self = stage = future = outcome = call = _NOTHING
+            call = _NOTHING
+            del self, stage, future, outcome
 
 
 class InlineScheduler(Scheduler):

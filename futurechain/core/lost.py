@@ -50,7 +50,8 @@ def abandon(dependents: list[Any]) -> None:
     if not (withdraw(dependents, TICKET) or withdraw(dependents, RUNNING)) or not dependents:
         return
     lost = kinds.local()  # not by `fail`, which would expect somebody to look at it
-    lost._scheduler, lost._dependents, lost._outcome, lost._handler, lost._source = HERE, dependents, PENDING, None, None
+    lost._scheduler, lost._outcome, lost._handler, lost._source = HERE, PENDING, None, None
+    lost._dependents = dependents
     lost.__dict__["_unwanted"] = True  # what depends on it tells of the failure
     for dependent in consumers(lost):
         for waiting in (dependent, getattr(dependent, "target", None)):

@@ -25,7 +25,10 @@ from functools import cache
 from importlib import import_module
 from typing import Any, TypeAlias
 
-__all__ = ["Call", "Chain", "Scheduler", "Tail", "begin_chain", "chain_end", "extend", "later", "scheduler_of"]
+__all__ = [
+    "Call", "Chain", "Scheduler", "Tail", "begin_chain", "chain_end", "extend", "find_predecessor", "later",
+    "scheduler_of",
+]  # fmt: skip
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 """What a stage does when its turn has come: a function, its arguments, its keyword arguments."""
@@ -104,19 +107,20 @@ def begin_chain(future: Any) -> Chain:
 def extend(chain: Chain, child: Any) -> Any:
     """Make `child`, which is complete but for its source, the end of `chain`; the end so far, to attach it to."""
     child._chain = chain.tail
-    ends = chain.ends
-    ends.append(child)  # decides who comes after whom
-    if len(ends) == 2:
-        end = ends[0]
-    else:
-        known = ends.copy()
-        end = known[known.index(child) - 1]
+    chain.ends.append(child)  # decides who comes after whom
+    return find_predecessor(chain, child)
+
+
+def find_predecessor(chain: Chain, child: Any) -> Any:
+    """Return the one before `child`, which was appended to the ends; and tidy them."""
+    known = chain.ends.copy()
+    end = known[known.index(child) - 1]
     if type(end._chain) is Chain:  # from the beginning: it is the root
         chain.has_begun = True
     else:
         end._chain = chain
     if chain.has_begun:
-        _tidy(ends)
+        _tidy(chain.ends)
     return end
 
 

@@ -15,8 +15,26 @@ from contextlib import suppress
 from threading import TIMEOUT_MAX, Condition
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
-from futurechain.core.loop import HERE, WAITING_KINDS, leave_handlers, run_dependents, settle, take_queued, work_off
-from futurechain.core.state import PENDING, RUNNING, TICKET, Pending, State, attach, claim, is_unclaimed, withdraw
+from futurechain.core.loop import (
+    HERE,
+    WAITING_KINDS,
+    leave_handlers,
+    run_dependents,
+    settle,
+    take_queued,
+    work_off,
+)
+from futurechain.core.state import (
+    PENDING,
+    RUNNING,
+    TICKET,
+    Pending,
+    State,
+    attach,
+    claim,
+    is_unclaimed,
+    withdraw,
+)
 from futurechain.core.thread_state import ThreadState, current
 from futurechain.core.unobserved import OBSERVED, log_error
 from futurechain.errors import CancelledError, InvalidStateError
@@ -43,7 +61,7 @@ def outcome_of(future: cf.Future[Any]) -> Any:
         return Failure(error)
 
 
-# -- who waits, as the standard library knows it ------------------------------------------------------------------------
+# -- who waits, as the standard library knows it ----------------------------------------------------------------------
 
 
 class Waiter:
@@ -129,7 +147,7 @@ def _runs_loop() -> bool:
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
-# -- the future ---------------------------------------------------------------------------------------------------------
+# -- the future -------------------------------------------------------------------------------------------------------
 
 
 class StandardFuture(State, cf.Future[T]):

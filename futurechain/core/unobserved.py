@@ -23,7 +23,7 @@ from futurechain.core.thread_state import ThreadState, current
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
 
-__all__ = ["OBSERVED", "Unobserved", "annotate", "failed", "log_error", "note_unobserved", "rescue"]
+__all__ = ["OBSERVED", "Unobserved", "annotate", "failed", "log_error", "note_stage", "note_unobserved", "rescue"]
 
 logger = logging.getLogger("futurechain")
 MOST_LINES = 100
@@ -62,24 +62,34 @@ def failed(stage: Any, error: BaseException, thread: ThreadState, before: Any = 
 
 
 def annotate(error: BaseException, stage: Any) -> None:
-    """Note on `error` that it was raised in `stage`, unless a stage is noted already.
-
-    An exception that takes no notes, or raises when it is asked for them, goes without.
-    """
+    """Note on `error` that it was raised in `stage`."""
     try:
-        if not any(str(note).startswith(_NOTE) for note in getattr(error, "__notes__", ())):
-            call, fn = getattr(stage, "_call", None), stage._handler
-            if fn is None:
-                fn = call[0] if isinstance(call, tuple) else call
-            error.add_note(f"{_NOTE}{label(fn)}, on {stage._scheduler.name}")
-    except BaseException as another:
+        call, fn = getattr(stage, "_call", None), stage._handler
+        if fn is None:
+            fn = call[0] if isinstance(call, tuple) else call
+        note_stage(error, label(fn), stage._scheduler.name)
+    except BaseException as another:  # of a callable that is asked for its name
         current.thread.note_interrupt(another)
     finally:
         error = stage = None  # type: ignore[assignment]  # no cycle: a traceback may keep this frame
 
 
+def note_stage(error: BaseException, name: str, executor: str) -> None:
+    """Note on `error` which stage raised it, and where, unless a stage is noted already.
+
+    An exception that takes no notes, or raises when it is asked for them, goes without.
+    """
+    try:
+        if not any(str(note).startswith(_NOTE) for note in getattr(error, "__notes__", ())):
+            error.add_note(f"{_NOTE}{name}, on {executor}")
+    except BaseException as another:
+        current.thread.note_interrupt(another)
+    finally:
+        del error
+
+
 def log_error(text: str, *args: object, error: BaseException) -> None:
-    """Log `text` with the traceback of `error`; a logging handler or a ``__repr__`` that raises is no reason to stop."""
+    """Log `text` with the traceback of `error`; a logging handler or a ``__repr__`` that raises stops nobody."""
     try:
         logger.error(text, *args, exc_info=(type(error), error, _traceback.__get__(error)))
     except BaseException as another:

@@ -1,69 +1,66 @@
-"""Deferreds of calls and of coroutines."""
+"""Deferreds of calls, of generators and of coroutines."""
 
 from __future__ import annotations
 
 import concurrent.futures as cf
-import functools
-import inspect
 import types
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
-from contextvars import copy_context
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, overload
 
-from futurechain.flow.coroutines import Returned
-from futurechain.defer.deferred import Deferred, Feed, fail, succeed
-from futurechain.failure import Failure
+from futurechain.defer.adding import Waited
+from futurechain.defer.deferred import Deferred, fail, succeed
+from futurechain.defer.engine import OWNED, run
+from futurechain.defer.errors import NotACoroutineError
+from futurechain.defer.state import PENDING, State, fire, is_failure, take_now, wait_for
 from futurechain.executors.wrapped_future import wrap_future
-from futurechain.future import Future
-from futurechain.core.state import PENDING, attach
-from futurechain.core.thread_state import current
+from futurechain.failure import Failure
+from futurechain.flow.driver import Driver, Steps, decorate, is_steps
 
-__all__ = ["Runner", "ensureDeferred", "execute", "inlineCallbacks", "maybeDeferred"]
+__all__ = ["ensureDeferred", "execute", "inlineCallbacks", "maybeDeferred", "start"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+@overload
+def maybeDeferred(f: Callable[P, Waited[T]], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]: ...
+@overload
+def maybeDeferred(f: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]: ...
 def maybeDeferred(f: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Deferred[Any]:
     """Call ``f(*args, **kwargs)``; return a Deferred of what it returns or raises.
 
     A Deferred that it returns is returned as it is; futures and coroutines are waited for.
     """
     try:
-        value = f(*args, **kwargs)
+        value: Any = f(*args, **kwargs)
     except BaseException as error:
         return fail(error)
-    return ensureDeferred(value) if _is_waitable(value) else succeed(value)
+    if issubclass(type(value), (Deferred, cf.Future, types.CoroutineType)):
+        return ensureDeferred(value)
+    return fail(value) if is_failure(value) else succeed(value)
 
 
+@overload
+def execute(callable: Callable[P, Waited[T]], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]: ...
+@overload
+def execute(callable: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]: ...
 def execute(callable: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Deferred[Any]:  # noqa: A002
     """Call ``callable(*args, **kwargs)``; return a Deferred of what it returns or raises. Like `maybeDeferred`."""
     return maybeDeferred(callable, *args, **kwargs)
 
 
-def ensureDeferred(coro: Any) -> Deferred[Any]:
+def ensureDeferred(coro: Waited[T] | Steps[T]) -> Deferred[T]:
     """Return a Deferred of `coro`: of a coroutine, a generator as of `inlineCallbacks`, a future, or a Deferred.
 
     Raises:
-        TypeError: if it is none of these.
+        NotACoroutineError: if it is none of these.
     """
     if isinstance(coro, Deferred):
         return coro
-    if isinstance(coro, cf.Future):
-        return Deferred.fromFuture(coro)
-    if inspect.iscoroutine(coro) or isinstance(coro, types.GeneratorType):
-        return Runner(coro).start()
-    raise TypeError(f"ensureDeferred() wants a coroutine, a future or a Deferred, not {coro!r}")
+    return Deferred.fromFuture(coro) if isinstance(coro, cf.Future) else start(coro)
 
 
-def _is_waitable(value: Any) -> bool:
-    return issubclass(type(value), (Deferred, cf.Future, types.CoroutineType))
-
-
-def inlineCallbacks(
-    fn: Callable[P, Generator[Any, Any, T] | Coroutine[Any, Any, T]],
-) -> Callable[P, Deferred[T]]:
+def inlineCallbacks(fn: Callable[P, Steps[T]]) -> Callable[P, Deferred[T]]:
     """Turn a generator function, or an ``async def`` function, into one that returns a `Deferred`.
 
     Each Deferred that it yields (or awaits) pauses it without holding a thread; its result comes back in, its error is
@@ -73,133 +70,111 @@ def inlineCallbacks(
     Raises:
         TypeError: if `fn` is not callable; and, at a call, if it returned neither a generator nor a coroutine.
     """
-    if not callable(fn):
-        raise TypeError(f"inlineCallbacks() decorates a generator function or an async function, not {fn!r}")
+    return decorate(fn, start)
 
-    @functools.wraps(fn)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        coroutine: Any = fn(*args, **kwargs)
-        if isinstance(coroutine, types.GeneratorType) or inspect.iscoroutine(coroutine):
-            return Runner(coroutine).start()
-        name = getattr(fn, "__qualname__", fn)
-        raise TypeError(f"{name} returned {coroutine!r}: @inlineCallbacks wants a function with `yield` or `await`")
 
-    return call
+def start(steps: Steps[T]) -> Deferred[T]:
+    """Run a generator or a coroutine; return the Deferred of its result.
+
+    Raises:
+        NotACoroutineError: if `steps` is neither.
+    """
+    if not is_steps(steps):
+        raise NotACoroutineError(f"{steps!r} is not a coroutine, a generator, a future or a Deferred")
+    runner = _Runner(steps)
+    deferred: Deferred[T] = runner.deferred
+    try:
+        following = runner.take(None)
+        if following is not None:
+            run(following, OWNED)
+        return deferred
+    finally:
+        del runner, deferred  # no cycle: a traceback may keep this frame
+        following = None
 
 
 class _Coroutine(Deferred[T]):
     """The Deferred of a coroutine: how a cancellation ends is the coroutine's decision."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._runner: Runner | None = runner  # until the coroutine has ended
+        self._requests: list[None] = []
+        """One for each cancellation that has not reached anything yet; whoever takes it out passes it on."""
 
-    def cancel(self) -> None:
-        """Cancel what the coroutine waits for; if it runs just now, the next thing."""
-        runner = self._runner
-        if runner is None:
-            self._position.cancel_inner()
-        else:
-            runner.cancel()
+    def _cancel(self) -> Any:
+        if self.called:
+            return self._forward()
+        self._requests.append(None)
+        return self._pass_on()
 
-
-class Runner:
-    """Advances one generator or coroutine; an entry in the future that this waits for."""
-
-    __slots__ = ("cancels", "context", "coroutine", "deferred", "is_generator")
-
-    def __init__(self, coroutine: Any) -> None:
-        self.coroutine = coroutine
-        self.is_generator = isinstance(coroutine, types.GeneratorType)
-        self.context = copy_context()
-        self.cancels: list[None] = []
-        self.deferred: _Coroutine[Any] = _Coroutine(self)
-
-    def start(self) -> Deferred[Any]:
-        """Take the first steps; the Deferred of the result."""
-        self._advance(None)
-        return self.deferred
-
-    def cancel(self) -> None:
-        """Cancel what is waited for now, or next."""
-        self.cancels.append(None)
-        self._pass_on(self.deferred._position.inner)
-
-    def _pass_on(self, inner: Any) -> None:
-        if inner is not None and not inner.done():
-            with suppress(IndexError):
-                self.cancels.pop()
-                inner.cancel()
-
-    def _is_waiting(self) -> bool:
-        return not self.deferred.called
-
-    def _fire(self, future: Any, outcome: Any) -> None:
-        """Go on: what was waited for has come."""
-        self._advance(outcome)
-
-    def _advance(self, outcome: Any) -> None:
-        """Send results in until the coroutine waits or ends."""
-        while outcome is not PENDING:
-            yielded, ended = self._step(outcome)
-            if ended:
-                self._end(yielded)
-                return
-            outcome = self._await(yielded)
-
-    def _step(self, outcome: Any) -> tuple[Any, bool]:
-        """Resume once; what it yields, or its outcome and True."""
-        run, coroutine = current.thread, self.coroutine
-        run.drives += 1
+    def _pass_on(self) -> Any:
+        """Pass a cancellation on to what is waited for now; if nothing is, the next thing gets it."""
+        if self._awaited is None:
+            return None
         try:
-            if type(outcome) is Failure:
-                return self.context.run(coroutine.throw, outcome.value), False
-            return self.context.run(coroutine.send, outcome), False
-        except StopIteration as stop:
-            return stop.value, True
-        except Returned as returned:
-            coroutine.close()
-            return returned.value, True
-        except BaseException as error:
-            if error.__traceback__ is not None:  # without this frame, which holds the Deferred, which holds the error
-                error.__traceback__ = error.__traceback__.tb_next
-            run.catch(error)
-            return Failure(error), True
-        finally:
-            run.drives -= 1
+            self._requests.pop()
+        except IndexError:
+            return None
+        return self._forward()
 
-    def _await(self, yielded: Any) -> Any:
-        """Return the outcome to send back in, or PENDING if it has to be waited for."""
-        try:
-            if self.is_generator:
-                awaited = self.deferred._position.take(yielded)
-            elif isinstance(yielded, cf.Future):
-                awaited = self.deferred._position.wait_for_future(wrap_future(yielded))
-            else:
-                raise TypeError(f"{yielded!r} cannot be awaited without an event loop; Deferreds and futures can")
-        except TypeError as error:
-            return Failure(error)
-        return self._outcome_of(awaited, self)
 
-    def _outcome_of(self, awaited: Any, entry: Any) -> Any:
-        """Return the outcome of what was awaited, or PENDING after leaving `entry` there."""
-        if not issubclass(type(awaited), Future):
-            return awaited
-        if not awaited.done():
-            self._pass_on(awaited if self.cancels else None)
-            if attach(awaited, entry):
-                return PENDING
-        awaited._observed()
-        return awaited._outcome
+class _Runner:
+    """Advances one generator or coroutine; a relay in what that waits for, which is how it owns its steps."""
 
-    def _end(self, value: Any) -> None:
-        """Fire the Deferred; if `value` is one itself, as soon as that has its result."""
+    __slots__ = ("deferred", "driver")
+
+    def __init__(self, steps: Steps[Any]) -> None:
+        self.driver = Driver(steps)
+        self.deferred: _Coroutine[Any] = _Coroutine()
+
+    def take(self, outcome: Any) -> State | None:
+        """Go on; return a Deferred that the caller has to go on with."""
         deferred = self.deferred
-        deferred._runner = None
+        deferred._awaited = None
         try:
-            outcome = self._outcome_of(deferred._position.take(value), Feed(deferred))
-        except TypeError as error:
-            outcome = Failure(error)
-        if outcome is not PENDING:
-            deferred._fire(outcome, [])
+            following = self._advance(Failure(outcome.value) if is_failure(outcome) else outcome)
+            if deferred._requests and (target := deferred._pass_on()) is not None:
+                target.cancel()
+            return following
+        except RecursionError as error:  # deep in the stack
+            return fire(deferred, Failure(error))  # type: ignore[no-any-return]
+        finally:
+            del self, outcome, deferred  # no cycle: a traceback may keep this frame
+            following = target = None
 
+    def _advance(self, outcome: Any) -> State | None:
+        """Send results in until the coroutine waits or ends."""
+        try:
+            while True:
+                yielded, ended = self.driver.resume(outcome, "INLINE")
+                if ended:
+                    return self._end(yielded)
+                try:
+                    awaited = self._wanted(yielded)
+                    outcome = take_now(awaited) if isinstance(awaited, State) else awaited
+                    if outcome is PENDING:
+                        return wait_for(self.deferred, awaited, self)  # type: ignore[no-any-return]
+                except TypeError as error:
+                    outcome = Failure(error)
+        finally:
+            del self, outcome
+            awaited = yielded = None
+
+    def _wanted(self, yielded: Any) -> Any:
+        """Return the Deferred that is to be waited for, or the value that comes right back."""
+        kind = type(yielded)
+        if issubclass(kind, Deferred):
+            return yielded
+        if issubclass(kind, cf.Future):
+            return Deferred.fromFuture(wrap_future(yielded).final if self.driver.is_generator else yielded)
+        if not self.driver.is_generator:
+            raise TypeError(f"{yielded!r} cannot be awaited without an event loop; Deferreds and futures can")
+        return start(yielded) if is_steps(yielded) else yielded
+
+    def _end(self, value: Any) -> State | None:
+        """Fire the Deferred; if `value` is one itself, or a future, it waits for that."""
+        is_plain = not issubclass(type(value), (State, cf.Future, types.CoroutineType))
+        deferred = fire(self.deferred, value if is_plain else None)
+        if deferred is not None and not is_plain:
+            deferred._callbacks.insert(0, (lambda _: value, None, None))  # it is ours: nobody else takes any out
+        return deferred  # type: ignore[no-any-return]

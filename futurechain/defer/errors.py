@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from futurechain.errors import InvalidStateError
-from futurechain.failure import Failure
 
-__all__ = ["AlreadyCalledError", "FailureGroup", "FirstError", "QueueOverflow", "QueueUnderflow"]
-
+__all__ = ["AlreadyCalledError", "FailureGroup", "FirstError", "NotACoroutineError", "QueueOverflow", "QueueUnderflow"]
 
 
 class AlreadyCalledError(InvalidStateError):
     """Raised by ``callback`` and ``errback`` of a Deferred that has been fired before."""
+
+
+class NotACoroutineError(TypeError):
+    """Raised by ``ensureDeferred`` and ``fromCoroutine`` for what is no coroutine."""
 
 
 class QueueOverflow(Exception):  # noqa: N818  # Twisted's name
@@ -24,17 +27,25 @@ class QueueUnderflow(Exception):  # noqa: N818  # Twisted's name
 
 
 class FirstError(Exception):
-    """The first error in a `DeferredList`.
+    """The first error in a `DeferredList`; equal to another one with the same index and failure.
 
     Args:
         failure: how it failed.
         index: which one of the list failed.
     """
 
-    def __init__(self, failure: Failure, index: int) -> None:
+    def __init__(self, failure: Any, index: int) -> None:
         super().__init__(failure, index)
         self.subFailure = failure
         self.index = index
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FirstError):
+            return NotImplemented
+        return (self.index, self.subFailure) == (other.index, other.subFailure)
+
+    def __hash__(self) -> int:
+        return hash((self.index, self.subFailure))
 
     def __str__(self) -> str:
         return f"FirstError[#{self.index}, {self.subFailure}]"
@@ -50,10 +61,9 @@ class FailureGroup(Exception):  # noqa: N818  # Twisted's name
         failures: in the order of the race's arguments.
     """
 
-    def __init__(self, failures: Iterable[Failure]) -> None:
+    def __init__(self, failures: Iterable[Any]) -> None:
         super().__init__()
         self.failures = list(failures)
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.failures))
-

@@ -5,8 +5,9 @@ from __future__ import annotations
 import concurrent.futures as cf
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, TypeVar, cast, overload
 
+from futurechain.defer.adding import Waited
 from futurechain.defer.calls import ensureDeferred
 from futurechain.defer.deferred import Deferred, fail
 from futurechain.defer.errors import FailureGroup, FirstError
@@ -18,10 +19,12 @@ SUCCESS = True
 """In a `DeferredList`'s results: this one succeeded."""
 FAILURE = False
 """In a `DeferredList`'s results: this one failed."""
+R = TypeVar("R")
+T = TypeVar("T")
 logger = logging.getLogger("futurechain")
 
 
-class DeferredList(Deferred[Any]):
+class DeferredList(Deferred[R]):
     """Fires when all of the given Deferreds have, with the list of their ``(success, result)``, in order.
 
     Args:
@@ -34,6 +37,30 @@ class DeferredList(Deferred[Any]):
         TypeError: if something in the list is none of these.
     """
 
+    @overload
+    def __init__(
+        self: DeferredList[list[tuple[bool, T]]],
+        deferredList: Iterable[Waited[T]],
+        fireOnOneCallback: Literal[False] = False,
+        fireOnOneErrback: bool = False,
+        consumeErrors: bool = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: DeferredList[tuple[T, int]],
+        deferredList: Iterable[Waited[T]],
+        fireOnOneCallback: Literal[True],
+        fireOnOneErrback: bool = False,
+        consumeErrors: bool = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: DeferredList[Any],
+        deferredList: Iterable[Waited[Any]],
+        fireOnOneCallback: bool = False,
+        fireOnOneErrback: bool = False,
+        consumeErrors: bool = False,
+    ) -> None: ...
     def __init__(
         self,
         deferredList: Iterable[Any],
@@ -49,7 +76,7 @@ class DeferredList(Deferred[Any]):
         self.consumeErrors = consumeErrors
         self._left: list[None] = [None] * len(self._sources)
         if not self._sources and not fireOnOneCallback:
-            self.callback(self.resultList)
+            self._fire(self.resultList)
         for index, one in enumerate(self._sources):
             one.addCallbacks(
                 self._arrive, self._arrive, callbackArgs=(index, SUCCESS), errbackArgs=(index, FAILURE)
@@ -64,11 +91,11 @@ class DeferredList(Deferred[Any]):
         self.resultList[index] = (success, result)
         self._left.pop()  # after storing: who finds it empty finds all results
         if success and self.fireOnOneCallback:
-            self._fire((result, index), [])
+            self._fire((result, index))
         elif not success and self.fireOnOneErrback:
-            self._fire(Failure(FirstError(result, index)), [])
+            self._fire(Failure(FirstError(result, index)))
         elif not self._left:
-            self._fire(self.resultList, [])
+            self._fire(self.resultList)
         return None if self.consumeErrors and not success else result
 
     def cancel(self) -> None:
@@ -94,7 +121,7 @@ def _cancel_each(deferreds: Iterable[Deferred[Any]]) -> None:
             logger.exception("exception in the canceller of %r", one)
 
 
-def gatherResults(deferredList: Iterable[Any], consumeErrors: bool = False) -> Deferred[list[Any]]:
+def gatherResults(deferredList: Iterable[Waited[T]], consumeErrors: bool = False) -> Deferred[list[T]]:
     """Return a Deferred of all results, in order; fails with `FirstError` as soon as one fails, and cancels nothing.
 
     Args:
@@ -105,10 +132,14 @@ def gatherResults(deferredList: Iterable[Any], consumeErrors: bool = False) -> D
         TypeError: if something in the list is none of these.
     """
     everything = DeferredList(deferredList, fireOnOneErrback=True, consumeErrors=consumeErrors)
-    return everything.addCallback(lambda pairs: [result for _, result in pairs])
+    return everything.addCallback(_results)
 
 
-def race(ds: Iterable[Any]) -> Deferred[tuple[int, Any]]:
+def _results(pairs: list[tuple[bool, T]]) -> list[T]:
+    return [result for _, result in pairs]
+
+
+def race(ds: Iterable[Waited[T]]) -> Deferred[tuple[int, T]]:
     """Return a Deferred of ``(index, result)`` of the first that succeeds; the others are cancelled.
 
     Fails with a `FailureGroup` if all fail, and with ``ValueError`` if there are none. Takes the results away: None is
@@ -126,7 +157,7 @@ def race(ds: Iterable[Any]) -> Deferred[tuple[int, Any]]:
     runners = _Race(sources)
     for index, one in enumerate(sources):
         one.addCallbacks(runners.succeeded, runners.failed, callbackArgs=(index,), errbackArgs=(index,))
-    return runners.winner
+    return cast("Deferred[tuple[int, T]]", runners.winner)
 
 
 class _Race:
@@ -139,7 +170,7 @@ class _Race:
 
     def succeeded(self, result: Any, index: int) -> None:
         """Win, if nobody has won before, and cancel the others."""
-        if self.winner._fire((index, result), []):
+        if self.winner._fire((index, result)):
             _cancel_each(one for number, one in enumerate(self._sources) if number != index)
 
     def failed(self, failure: Failure, index: int) -> None:
@@ -147,5 +178,5 @@ class _Race:
         self._failures[index] = failure
         failures = dict(self._failures)
         if len(failures) == len(self._sources):
-            self.winner._fire(Failure(FailureGroup(failures[number] for number in sorted(failures))), [])
+            self.winner._fire(Failure(FailureGroup(failures[number] for number in sorted(failures))))
 

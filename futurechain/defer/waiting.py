@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from threading import RLock
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from threading import RLock, local
+from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
+from futurechain.defer.adding import Waited
 from futurechain.defer.calls import maybeDeferred
 from futurechain.defer.deferred import Deferred, succeed
 from futurechain.defer.errors import QueueOverflow, QueueUnderflow
@@ -18,6 +19,21 @@ __all__ = ["DeferredLock", "DeferredQueue", "DeferredSemaphore"]
 P = ParamSpec("P")
 
 T = TypeVar("T")
+
+
+DEEPEST = 20
+"""How deep a callback that releases may be in callbacks that do; the outermost release goes on then."""
+
+
+class _Here(local):
+    """How deep a thread is in releases, and which are put off."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.later: deque[_ConcurrencyPrimitive] = deque()
+
+
+_here = _Here()
 
 
 class _ConcurrencyPrimitive:
@@ -54,16 +70,32 @@ class _ConcurrencyPrimitive:
         self._hand_out()
 
     def _hand_out(self) -> None:
+        if _here.depth >= DEEPEST:
+            _here.later.append(self)
+            return
+        _here.depth += 1
+        try:
+            self._hand_each()
+            while _here.later and _here.depth == 1:
+                _here.later.popleft()._hand_each()
+        finally:
+            _here.depth -= 1
+
+    def _hand_each(self) -> None:
         while True:
             with self._guard:
                 if not (self.tokens and self.waiting):
                     return
                 self.tokens -= 1
                 deferred = self.waiting.popleft()
-            if not deferred._fire(self, []):  # cancelled in between: on to the next one
+            if not deferred._fire(self):  # cancelled in between: on to the next one
                 with self._guard:
                     self.tokens += 1
 
+    @overload
+    def run(self, f: Callable[P, Waited[T]], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]: ...
+    @overload
+    def run(self, f: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]: ...
     def run(self, f: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[Any]:
         """Acquire, call ``f(*args, **kwargs)``, release when what it returns has its result; a Deferred of that."""
         return self.acquire().addCallback(lambda _: maybeDeferred(f, *args, **kwargs).addBoth(self._release_after))
@@ -135,7 +167,7 @@ class DeferredQueue(Generic[T]):
             QueueOverflow: if the queue is full.
         """
         while (getter := self._store(obj)) is not None:
-            if getter._fire(obj, []):
+            if getter._fire(obj):
                 return
 
     def _store(self, obj: Any) -> Deferred[Any] | None:

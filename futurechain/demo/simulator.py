@@ -264,9 +264,9 @@ def _add_way(picture: Diagram, y: int, step: Step, *, labelled: bool) -> None:
 # -- the command ---------------------------------------------------------------------------------------------
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m futurechain simulate") -> int:
     """Run the simulator; the exit status: 0, 1 if the picture could not be written, 2 for bad input."""
-    options = _parser().parse_args(argv)
+    options = _parser(prog).parse_args(argv)
     if sys.stdin is None or sys.stdout is None:
         closed = "input" if sys.stdin is None else "output"
         if sys.stderr is not None:
@@ -306,9 +306,9 @@ def _save(diagram: Diagram, path: Path) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m futurechain simulate",
+        prog=prog,
         description="Draw what a chain of callbacks and errbacks does. Reads pairs from standard input.",
         epilog=INSTRUCTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,

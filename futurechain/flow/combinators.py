@@ -16,29 +16,36 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 
 from futurechain.core.cancel import let_go, release
-from futurechain.errors import LostFutureError
-from futurechain.failure import Failure
-from futurechain.executors.wrapped_future import wrap_future
-from futurechain.executors.inline import INLINE
-from futurechain.future import Future, LocalStage, succeed
-from futurechain.core.state import PENDING, claim, new_pending, publish
 from futurechain.core.fast import COUNTING_KINDS, attach_to_all
 from futurechain.core.handlers import Named
-from futurechain.core.unobserved import rescue
 from futurechain.core.loop import HERE, run_dependents, settle
 from futurechain.core.observers import watch
+from futurechain.core.state import PENDING, claim, new_pending, publish
 from futurechain.core.thread_state import ThreadState, current
+from futurechain.core.unobserved import rescue
+from futurechain.errors import LostFutureError
+from futurechain.executors.inline import INLINE
+from futurechain.executors.wrapped_future import wrap_future
+from futurechain.failure import Failure
+from futurechain.future import Future, LocalStage, succeed
 
 __all__ = ["first", "gather", "race", "reduce", "some"]
 
 T = TypeVar("T")
+V = TypeVar("V")
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+T6 = TypeVar("T6")
+T7 = TypeVar("T7")
+T8 = TypeVar("T8")
+OrError: TypeAlias = T | BaseException
+"""What ``return_exceptions=True`` gives."""
 
 
 class _Group:
@@ -228,6 +235,122 @@ def gather(
     return_exceptions: Literal[False] = False,
 ) -> Future[tuple[T1, T2, T3, T4]]: ...
 @overload
+def gather(
+    f1: cf.Future[T1],
+    f2: cf.Future[T2],
+    f3: cf.Future[T3],
+    f4: cf.Future[T4],
+    f5: cf.Future[T5],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> Future[tuple[T1, T2, T3, T4, T5]]: ...
+@overload
+def gather(
+    f1: cf.Future[T1],
+    f2: cf.Future[T2],
+    f3: cf.Future[T3],
+    f4: cf.Future[T4],
+    f5: cf.Future[T5],
+    f6: cf.Future[T6],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> Future[tuple[T1, T2, T3, T4, T5, T6]]: ...
+@overload
+def gather(
+    f1: cf.Future[T1],
+    f2: cf.Future[T2],
+    f3: cf.Future[T3],
+    f4: cf.Future[T4],
+    f5: cf.Future[T5],
+    f6: cf.Future[T6],
+    f7: cf.Future[T7],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> Future[tuple[T1, T2, T3, T4, T5, T6, T7]]: ...
+@overload
+def gather(
+    f1: cf.Future[T1],
+    f2: cf.Future[T2],
+    f3: cf.Future[T3],
+    f4: cf.Future[T4],
+    f5: cf.Future[T5],
+    f6: cf.Future[T6],
+    f7: cf.Future[T7],
+    f8: cf.Future[T8],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> Future[tuple[T1, T2, T3, T4, T5, T6, T7, T8]]: ...
+@overload
+def gather(f1: cf.Future[T1], /, *, return_exceptions: bool) -> Future[tuple[OrError[T1]]]: ...
+@overload
+def gather(
+    f1: cf.Future[T1], f2: cf.Future[T2], /, *, return_exceptions: bool
+) -> Future[tuple[OrError[T1], OrError[T2]]]: ...
+@overload
+def gather(
+    f1: cf.Future[T1], f2: cf.Future[T2], f3: cf.Future[T3], /, *, return_exceptions: bool
+) -> Future[tuple[OrError[T1], OrError[T2], OrError[T3]]]: ...
+@overload
+def gather(
+    f1: cf.Future[T1], f2: cf.Future[T2], f3: cf.Future[T3], f4: cf.Future[T4], /, *, return_exceptions: bool
+) -> Future[tuple[OrError[T1], OrError[T2], OrError[T3], OrError[T4]]]: ...
+@overload
+def gather(
+    f1: cf.Future[T1],
+    f2: cf.Future[T2],
+    f3: cf.Future[T3],
+    f4: cf.Future[T4],
+    f5: cf.Future[T5],
+    /,
+    *,
+    return_exceptions: bool,
+) -> Future[tuple[OrError[T1], OrError[T2], OrError[T3], OrError[T4], OrError[T5]]]: ...
+@overload
+def gather(
+    f1: cf.Future[T1],
+    f2: cf.Future[T2],
+    f3: cf.Future[T3],
+    f4: cf.Future[T4],
+    f5: cf.Future[T5],
+    f6: cf.Future[T6],
+    /,
+    *,
+    return_exceptions: bool,
+) -> Future[tuple[OrError[T1], OrError[T2], OrError[T3], OrError[T4], OrError[T5], OrError[T6]]]: ...
+@overload
+def gather(
+    f1: cf.Future[T1],
+    f2: cf.Future[T2],
+    f3: cf.Future[T3],
+    f4: cf.Future[T4],
+    f5: cf.Future[T5],
+    f6: cf.Future[T6],
+    f7: cf.Future[T7],
+    /,
+    *,
+    return_exceptions: bool,
+) -> Future[tuple[OrError[T1], OrError[T2], OrError[T3], OrError[T4], OrError[T5], OrError[T6], OrError[T7]]]: ...
+@overload
+def gather(
+    f1: cf.Future[T1],
+    f2: cf.Future[T2],
+    f3: cf.Future[T3],
+    f4: cf.Future[T4],
+    f5: cf.Future[T5],
+    f6: cf.Future[T6],
+    f7: cf.Future[T7],
+    f8: cf.Future[T8],
+    /,
+    *,
+    return_exceptions: bool,
+) -> Future[
+    tuple[OrError[T1], OrError[T2], OrError[T3], OrError[T4], OrError[T5], OrError[T6], OrError[T7], OrError[T8]]
+]: ...
+@overload
 def gather(*futures: cf.Future[T], return_exceptions: Literal[False] = False) -> Future[tuple[T, ...]]: ...
 @overload
 def gather(*futures: cf.Future[T], return_exceptions: bool) -> Future[tuple[T | BaseException, ...]]: ...
@@ -299,6 +422,10 @@ def some(n: int, *futures: cf.Future[T]) -> Future[list[T]]:
     return succeed([]) if n == 0 else cast("Future[list[T]]", _Some(_adopt("some", futures), n).start())
 
 
+@overload
+def reduce(fn: Callable[[V, T], cf.Future[V]], futures: Iterable[cf.Future[T]], initial: V) -> Future[V]: ...
+@overload
+def reduce(fn: Callable[[V, T], V | cf.Future[V]], futures: Iterable[cf.Future[T]], initial: V) -> Future[V]: ...
 def reduce(fn: Callable[[Any, Any], Any], futures: Iterable[cf.Future[Any]], initial: Any) -> Future[Any]:
     """Return a future of the fold over the results: ``fn(fn(initial, first), second)`` and so on, in order.
 
@@ -330,7 +457,8 @@ def _adopt(name: str, futures: tuple[cf.Future[Any], ...]) -> tuple[Future[Any],
         return cast("tuple[Future[Any], ...]", futures)
     for future in futures:
         if not isinstance(future, cf.Future):
-            raise TypeError(f"{name}() wants futures, as in {name}(*futures), not {future!r}")
+            remedy = ": give it the Deferred's .future" if hasattr(future, "addCallbacks") else ""
+            raise TypeError(f"{name}() wants futures, as in {name}(*futures), not {future!r}{remedy}")
     return tuple(map(wrap_future, futures))
 
 

@@ -1,7 +1,7 @@
-"""Awaiting our futures where somebody else's event loop runs: asyncio's, or trio's.
+"""Awaiting our futures under whatever driver: ours, or asyncio's or trio's where such a loop runs.
 
-Neither is imported here before the program itself has done so. An entry in the future wakes the loop; it is taken back
-when the waiting task is cancelled, and then counts as a consumer no more.
+Neither of these is imported here before the program itself has done so. An entry in the future wakes the loop; it is
+taken back when the waiting task is cancelled, and then counts as a consumer no more.
 """
 
 from __future__ import annotations
@@ -13,13 +13,35 @@ from typing import Any
 
 from futurechain.core.cancel import let_go
 from futurechain.core.state import attach
+from futurechain.flow.driver import is_driving
 
-__all__ = ["foreign_driver"]
+__all__ = ["suspend"]
 
 Driver = Callable[[Any], Generator[Any, Any, Any]]
 
 
-def foreign_driver() -> Driver | None:
+def suspend(future: Any) -> Generator[Any, Any, Any]:
+    """Yield what the driver of the awaiting coroutine understands.
+
+    Raises:
+        RuntimeError: if the driver is none that is known, and sends something in although the future is pending.
+    """
+    driver = None if is_driving() else _foreign_driver()
+    if driver is not None:
+        yield from driver(future)
+        return
+    try:
+        yield future
+        if not future.done():
+            raise RuntimeError(
+                f"{future!r} is awaited by a coroutine that somebody drives who does not wait for it: run that with "
+                "futurechain.ensure_future() or @futurechain.inlineCallbacks, under asyncio, or under trio"
+            )
+    finally:
+        del future  # no cycle: a traceback may keep this frame
+
+
+def _foreign_driver() -> Driver | None:
     """Return how to wait in this thread: for asyncio, for trio, or None where neither runs."""
     asyncio: Any = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, Protocol, TypeVar, cast, overload
 
 from futurechain import clock
 from futurechain.core import callback_threads
-from futurechain.core.scheduler import scheduler_of
 from futurechain.core.attaching import attach_stage
-from futurechain.executors.inline import INLINE
-from futurechain.future import Future, LocalStage, succeed
-from futurechain.core.state import claim, new_pending
 from futurechain.core.handlers import Named, Task
 from futurechain.core.loop import HERE, settle
+from futurechain.core.scheduler import scheduler_of
+from futurechain.core.state import claim, new_pending
+from futurechain.executors.inline import INLINE
+from futurechain.future import Future, LocalStage, Returned, Waited, succeed
 
 __all__ = ["delay", "retry"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -69,17 +68,45 @@ def _ring(future: Any, value: Any) -> None:
         callback_threads.run(partial(settle, future, value))
 
 
-def retry(fn: Callable[..., T], *args: Any, policy: Any, on: cf.Executor = INLINE) -> Future[T]:
-    """Call ``fn(*args)``, again and again as `policy` says; return the future of the result.
+class Policy(Protocol):
+    """What `retry` needs of a policy; tenacity's ``Retrying`` has it."""
+
+    def copy(self) -> Any:
+        """Return one of its own for each call of `retry`."""
+
+    def begin(self) -> None:
+        """Get ready for the first attempt."""
+
+    def iter(self, retry_state: Any) -> object:
+        """Return what to do next."""
+
+
+@overload
+def retry(
+    fn: Callable[..., Waited[T]], *args: Any, policy: Policy, on: cf.Executor = INLINE, **kwargs: Any
+) -> Future[T]: ...
+@overload
+def retry(
+    fn: Callable[..., Returned[T]], *args: Any, policy: Policy, on: cf.Executor = INLINE, **kwargs: Any
+) -> Future[T]: ...
+def retry(
+    fn: Callable[..., Any], *args: Any, policy: Policy, on: cf.Executor = INLINE, **kwargs: Any
+) -> Future[Any]:
+    """Call ``fn(*args, **kwargs)``, again and again as `policy` says; return the future of the result.
 
     No worker is held while it waits for the next attempt. Cancelling withdraws the attempt or the wait. When the policy
-    gives up, the future fails with the last error, whose ``__cause__`` is an ``ExceptionGroup`` of the earlier ones.
+    gives up, the future fails with the last error; the chain of its causes ends in an ``ExceptionGroup`` of the earlier
+    ones, wherever the attempts ran::
+
+        policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(0.5))
+        retry(fetch, url, timeout=10, policy=policy, on=pool).then(parse)
 
     Args:
         fn: what to call; may return a future.
         args: its arguments.
         policy: a ``tenacity.Retrying``, with its ``stop``, ``wait`` and ``retry``.
         on: the executor for the attempts.
+        kwargs: further arguments of `fn`. (One that is called ``policy`` or ``on`` goes into a ``functools.partial``.)
 
     Raises:
         ImportError: without tenacity; the extra ``futurechain[retry]`` brings it.
@@ -89,10 +116,9 @@ def retry(fn: Callable[..., T], *args: Any, policy: Any, on: cf.Executor = INLIN
     if not callable(fn):
         raise TypeError(f"retry() wants a function first, not {fn!r}")
     scheduler_of(on)
-    if not isinstance(policy, tenacity.Retrying):
-        raise TypeError(f"retry() wants policy=tenacity.Retrying(...), not {policy!r}")
-    attempts = _Attempts(fn, args, policy, on, tenacity)
-    return cast("Future[T]", succeed(None).then(attempts.step))
+    _check_policy(policy, tenacity)
+    attempts = _Attempts(fn, args, kwargs, policy, on, tenacity)
+    return succeed(None).then(attempts.step)
 
 
 def _import_tenacity() -> Any:
@@ -103,15 +129,35 @@ def _import_tenacity() -> Any:
     return tenacity
 
 
+def _check_policy(policy: Any, tenacity: Any) -> None:
+    """Refuse what is no policy, and say what it should be.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    if isinstance(policy, tenacity.Retrying):
+        return
+    parts = {"stop": tenacity.stop.stop_base, "wait": tenacity.wait.wait_base, "retry": tenacity.retry_base}
+    hint = "".join(f": write Retrying({name}=...)" for name, kind in parts.items() if isinstance(policy, kind))
+    if isinstance(policy, type) and issubclass(policy, tenacity.Retrying):
+        hint = ": call it"
+    elif isinstance(policy, tenacity.AsyncRetrying):
+        hint = ": an event loop's policy is not needed, the waiting is done here"
+    raise TypeError(f"retry() wants policy=tenacity.Retrying(stop=..., wait=..., retry=...), not {policy!r}{hint}")
+
+
 class _Attempts:
     """Drives a policy: each of its steps ends with a value, or with a future that goes on with the next."""
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], policy: Any, on: Any, tenacity: Any) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], policy: Any, on: Any, tenacity: Any
+    ) -> None:
         self._task = Task(fn, args)
+        self._task.call = fn, args, kwargs
         self._policy = policy.copy()
         self._on = on
         self._tenacity = tenacity
-        self._state = tenacity.RetryCallState(self._policy, fn, args, {})
+        self._state = tenacity.RetryCallState(self._policy, fn, args, kwargs)
         self._errors: list[BaseException] = []
 
     def step(self, _: object) -> Any:
@@ -120,12 +166,10 @@ class _Attempts:
             self._policy.begin()
         try:
             do = self._policy.iter(retry_state=self._state)
-        except self._tenacity.RetryError as error:
-            return self._give_up(error.last_attempt)
         except BaseException as error:
-            if self._errors and error is self._errors[-1]:
-                return self._give_up(self._state.outcome)
-            raise
+            last = self._final_error(error)
+            _attach_earlier(last, self._errors)
+            raise last  # noqa: B904  # whose causes tell all
         if isinstance(do, self._tenacity.DoAttempt):
             return attach_stage(succeed(None), self._task, self._on).then(self._succeeded, self._failed, on=INLINE)
         if isinstance(do, self._tenacity.DoSleep):
@@ -142,11 +186,27 @@ class _Attempts:
         self._state.set_exception((type(error), error, error.__traceback__))
         return self.step(None)
 
-    def _give_up(self, last: Any) -> Any:
-        """Raise the last error with the earlier ones; or, where a *result* was not good enough, tenacity's own."""
-        if not last.failed:
-            raise self._tenacity.RetryError(last)
-        *earlier, error = self._errors
-        if earlier and error.__cause__ is None:
-            error.__cause__ = BaseExceptionGroup(f"{len(earlier)} earlier attempts failed", earlier)
-        raise error
+    def _final_error(self, error: Any) -> BaseException:
+        """Return what to fail with: of tenacity's own error only what it stands for, which was raised last."""
+        if type(error) is self._tenacity.RetryError and error.last_attempt.failed:
+            return self._errors[-1]
+        return cast("BaseException", error)
+
+
+def _attach_earlier(last: BaseException, errors: Sequence[BaseException]) -> None:
+    """Let the causes of `last` end in a group of the `errors` that are not among them.
+
+    It is attached here, not where `fn` was called: causes get lost when an exception is pickled.
+    """
+    causes = {id(last): last}  # by identity: errors may be equal
+    tail = last
+    while tail.__cause__ is not None and id(tail.__cause__) not in causes:
+        tail = tail.__cause__
+        causes[id(tail)] = tail
+    earlier = [error for error in errors if id(error) not in causes]
+    if not earlier or tail.__cause__ is not None:  # a ring of causes has no end
+        return
+    group = BaseExceptionGroup(f"{len(earlier)} earlier attempt{'s' * (len(earlier) > 1)} failed", earlier)
+    if not tail.__suppress_context__:
+        group.__context__ = tail.__context__  # which is not shown any more once there is a cause
+    tail.__cause__ = group

@@ -7,6 +7,7 @@ stage before. Reports of failures that nobody looked at show the whole trail.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -20,7 +21,7 @@ from futurechain.core.observers import Observer, watch
 __all__ = ["debug"]
 
 logger = logging.getLogger("futurechain")
-_PACKAGE = str(Path(__file__).parent.parent / "")
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 class _Debugger(Observer):

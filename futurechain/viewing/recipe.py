@@ -17,22 +17,27 @@ class RecipeStep(Protocol):
     @property
     def name(self) -> str:
         """What the step is called."""
+        ...
 
     @property
     def concurrency(self) -> int | None:
         """How many items may be in it at once."""
+        ...
 
     @property
     def timeout(self) -> float | None:
         """Seconds that a run may take."""
+        ...
 
     @property
     def retry(self) -> Any:
         """The policy by which it is tried again."""
+        ...
 
     @property
     def batch(self) -> int | str:
         """How many items share a trip."""
+        ...
 
 
 class Drawable(Protocol):
@@ -40,6 +45,7 @@ class Drawable(Protocol):
 
     def _picture(self) -> Picture:
         """Return its picture."""
+        ...
 
 
 def picture_of(steps: Sequence[RecipeStep], places: Sequence[str], trips: Sequence[int | None]) -> Picture:

@@ -18,17 +18,16 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
-from futurechain.core.scheduler import chain_end
-from futurechain.failure import Failure
-from futurechain.executors.wrapped_future import Foreign
-from futurechain.future import ExecutorStage
-from futurechain.core.state import PENDING, Pending, consumers
-from futurechain.core.stdlib import DoneCallback, outcome_of
-from futurechain.viewing.graph import FORMATS, Edge, Node, Picture, clean, reading
 from futurechain.core.handlers import Handler, label
-from futurechain.core.stdlib import StandardFuture, is_cancelled
+from futurechain.core.scheduler import chain_end
+from futurechain.core.state import PENDING, Pending, consumers
+from futurechain.core.stdlib import DoneCallback, StandardFuture, is_cancelled, outcome_of
+from futurechain.executors.wrapped_future import Foreign
+from futurechain.failure import Failure
+from futurechain.future import ExecutorStage
+from futurechain.viewing.graph import FORMATS, Edge, Node, Picture, clean, reading
 from futurechain.viewing.recipe import Drawable
 from futurechain.viewing.trace import duration
 
@@ -37,13 +36,16 @@ MOST_COUNTED = 100_000
 """How many futures beyond the limit are counted."""
 
 
+Format: TypeAlias = Literal["text", "mermaid", "dot", "svg"]
+
+
 def render(
     future: cf.Future[Any] | Drawable,
-    format: str = "text",  # noqa: A002  # the usual name
+    format: Format = "text",  # noqa: A002  # the usual name
     *,
     limit: int = 200,
 ) -> str:
-    """Draw the chain that `future` belongs to: all that it waits for, and all that waits for it; or a pipeline's recipe.
+    """Draw the chain that `future` belongs to, what it waits for and what waits for it; or the recipe of a pipeline.
 
     Marked ``✔`` is what succeeded, ``✘`` what failed, ``⊘`` what was cancelled, ``▶`` what runs, ``○`` what is to come;
     ``◀`` is the future that was given. Nothing is changed by looking. ``print(render(f))`` shows::
@@ -97,7 +99,8 @@ def _waited_for(future: Any) -> list[Any]:
         return [parent]
     if type(parent) is Foreign:
         foreign = parent._future()
-        return [] if foreign is None or type(future) is ExecutorStage else [foreign]  # a hop's is its own, at work elsewhere
+        its_own = type(future) is ExecutorStage  # which is at work elsewhere
+        return [] if foreign is None or its_own else [foreign]
     return [] if parent is None else list(parent.sources())
 
 

@@ -14,12 +14,12 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from futurechain.viewing import trace_export as timeline
+from futurechain.core.handlers import Handler, label
+from futurechain.core.observers import Observer, watch
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
-from futurechain.core.handlers import Handler, label
+from futurechain.viewing import trace_export as timeline
 from futurechain.viewing.trace_export import Span
-from futurechain.core.observers import Observer, watch
 
 __all__ = ["duration", "trace"]
 
@@ -41,7 +41,8 @@ class _Recorder(Observer):
 
     def attached(self, stage: Any, parents: tuple[Any, ...]) -> None:
         before = [parent._record for parent in parents]
-        record = stage._record = [stage._handler, stage._scheduler, before, perf_counter(), None, None, None, "", 0, None, None]
+        begun: Record = [stage._handler, stage._scheduler, before, perf_counter()]
+        record = stage._record = [*begun, None, None, None, "", 0, None, None]
         self.records.append(record)
 
     def adopted(self, stage: Any, inner: Any) -> None:

@@ -70,6 +70,26 @@ def recover(error: BaseException) -> bytes:
     return str(error).encode()
 
 
+def join_later(words: list[str], separator: str) -> Future[str]:
+    return succeed(separator.join(words))
+
+
+def save_perhaps(words: list[str]) -> int | Future[int]:
+    return save_later(words) if words else 0
+
+
+async def recover_slowly(error: BaseException) -> bytes:
+    return str(error).encode()
+
+
+def recover_later(error: BaseException) -> Future[bytes]:
+    return succeed(recover(error))
+
+
+def recover_perhaps(error: BaseException) -> bytes | Future[bytes]:
+    return recover(error)
+
+
 def rescue(failure: Failure) -> int:
     return -1 if failure.check(KeyError) else 0
 
@@ -86,16 +106,58 @@ def a_returned_future_or_coroutine_is_flattened(words: Future[list[str]]) -> Non
     assert_type(words.then(save_later), Future[int])
     assert_type(words.then(save_elsewhere), Future[int])
     assert_type(words.then(count), Future[int])
+    assert_type(words.then(save_perhaps), Future[int])
+    assert_type(words.then(lambda found: found[0]), Future[str])
+    assert_type(words.then(lambda found: save_later(found[1:])), Future[int])
+
+
+def each_handler_is_plain_or_a_coroutine_function_or_returns_a_future(words: Future[list[str]]) -> None:
+    assert_type(words.then(save, recover), Future[int | bytes])
+    assert_type(words.then(save, recover_later), Future[int | bytes])
+    assert_type(words.then(save, recover_slowly), Future[int | bytes])
+    assert_type(words.then(save, recover_perhaps), Future[int | bytes])
+    assert_type(words.then(save_later, recover), Future[int | bytes])
+    assert_type(words.then(save_later, recover_later), Future[int | bytes])
+    assert_type(words.then(save_elsewhere, recover_slowly), Future[int | bytes])
+    assert_type(words.then(save_later, recover_perhaps), Future[int | bytes])
+    assert_type(words.then(count, recover), Future[int | bytes])
+    assert_type(words.then(count, recover_later), Future[int | bytes])
+    assert_type(words.then(count, recover_slowly), Future[int | bytes])
+    assert_type(words.then(count, recover_perhaps), Future[int | bytes])
+    assert_type(words.then(save_perhaps, recover), Future[int | bytes])
+    assert_type(words.then(save_perhaps, recover_later), Future[int | bytes])
+    assert_type(words.then(save_perhaps, recover_slowly), Future[int | bytes])
+    assert_type(words.then(save_perhaps, recover_perhaps), Future[int | bytes])
+    assert_type(words.then(count, lambda error: save_later([])), Future[int])
+    words.then(count, parse).then(parse)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def an_error_handler_may_change_the_type(page: Future[bytes]) -> None:
     assert_type(page.catch(recover), Future[bytes])
     assert_type(page.catch(KeyError, recover), Future[bytes])
     assert_type(page.catch(KeyError, lambda error: error.args), Future[bytes | tuple[Any, ...]])
+    assert_type(page.catch(recover_later), Future[bytes])
+    assert_type(page.catch(KeyError, recover_slowly), Future[bytes])
+    assert_type(page.catch(KeyError, recover_perhaps), Future[bytes])
+    assert_type(page.catch(KeyError, lambda error: error), Future[bytes | KeyError])
+    assert_type(page.catch(print), Future[bytes | None])
+    assert_type(page.catch(str), Future[bytes | str])
+    assert_type(page.catch(None), Future[bytes])
     assert_type(page.then(on_error=recover), Future[bytes])
+    assert_type(page.then(on_error=recover_later), Future[bytes])
+    assert_type(page.then(None, recover_slowly), Future[bytes])
+    assert_type(page.then(), Future[bytes])
     assert_type(page.catch((KeyError, OSError), lambda error: 0), Future[bytes | int])
     assert_type(page.then(parse, lambda error: 0), Future[list[str] | int])
     assert_type(page.finally_(lambda: None), Future[bytes])
+
+
+def catch_wants_a_handler(page: Future[bytes]) -> None:
+    page.catch(KeyError)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    page.catch(KeyError).then(len)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    caught: Future[bytes] = page.catch(KeyError)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    page.catch((KeyError, OSError))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    del caught
 
 
 def twisted_words_are_typed_too(words: Future[list[str]]) -> None:
@@ -105,7 +167,12 @@ def twisted_words_are_typed_too(words: Future[list[str]]) -> None:
     assert_type(words.addErrback(rescue), Future[list[str] | int])
     assert_type(words.addCallbacks(save, rescue), Future[Any])
     words.addCallback(join, 3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
-    words.addCallback(parse).addCallback(save)  # what the end of the chain is worth, the type cannot tell
+    assert_type(words.addCallback(join_later, ","), Future[str])
+    assert_type(words.addCallback(count), Future[int])
+    assert_type(words.addCallback(save_perhaps), Future[int])
+    assert_type(words.addCallback(lambda found: found[0]), Future[str])
+    assert_type(words.addCallback(save).addErrback(rescue), Future[int])
+    words.addCallback(parse)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def a_future_is_the_standard_one(page: Future[bytes]) -> None:
@@ -145,7 +212,33 @@ def combinators_know_what_they_combine(
 ) -> None:
     assert_type(gather(page, words), Future[tuple[bytes, list[str]]])
     assert_type(gather(page, words).result(), tuple[bytes, list[str]])
+    number, text = succeed(1), succeed("a")
+    assert_type(
+        gather(page, words, number, text, page, words, number, text),
+        Future[tuple[bytes, list[str], int, str, bytes, list[str], int, str]],
+    )
+    assert_type(
+        gather(page, words, number, text, page, words, number, text, return_exceptions=True),
+        Future[
+            tuple[
+                bytes | BaseException,
+                list[str] | BaseException,
+                int | BaseException,
+                str | BaseException,
+                bytes | BaseException,
+                list[str] | BaseException,
+                int | BaseException,
+                str | BaseException,
+            ]
+        ],
+    )
+    assert_type(gather(number, text, page), Future[tuple[int, str, bytes]])
+    assert_type(
+        gather(number, text, return_exceptions=True), Future[tuple[int | BaseException, str | BaseException]]
+    )
+    assert_type(gather(number), Future[tuple[int]])
     assert_type(gather(*pages), Future[tuple[bytes, ...]])
+    gather(number, "text")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     assert_type(gather(*pages, return_exceptions=True), Future[tuple[bytes | BaseException, ...]])
     assert_type(race(*pages), Future[bytes])
     assert_type(first(page, page), Future[bytes])
@@ -186,7 +279,26 @@ async def awaits() -> None:
 def repeated() -> None:
     policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(3))
     assert_type(retry(fetch, "x", policy=policy), Future[bytes])
-    assert_type(reduce(lambda total, word: total + len(word), [succeed("a")], 0), Future[Any])
+    assert_type(retry(fetch, url="x", policy=policy, on=INLINE), Future[bytes])
+    assert_type(retry(save_later, ["x"], policy=policy), Future[int])
+    assert_type(retry(save_perhaps, ["x"], policy=policy), Future[int])
+    assert_type(retry(count, ["x"], policy=policy), Future[int])
+    retry(fetch, "x", policy=None)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    retry(fetch, "x", policy=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def folded(pages: list[Future[bytes]]) -> None:
+    def add(total: int, page: bytes) -> int:
+        return total + len(page)
+
+    def add_later(total: int, page: bytes) -> Future[int]:
+        return succeed(total + len(page))
+
+    assert_type(reduce(lambda total, word: total + len(word), [succeed("a")], 0), Future[int])
+    assert_type(reduce(add, pages, 0), Future[int])
+    assert_type(reduce(add_later, pages, 0), Future[int])
+    reduce(add, pages, "")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    reduce(add, [succeed("a")], 0)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def twisted() -> None:
@@ -199,5 +311,6 @@ def twisted() -> None:
 def looking() -> None:
     with trace() as recording:
         assert_type(render(succeed(1), "svg"), str)
+        render(succeed(1), "png")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     recording.save("x.html")
     debug(True, slow=0.5)

@@ -10,24 +10,30 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Self
 
 from futurechain import INLINE, Future, ProcessPoolExecutor, ThreadPoolExecutor, trace
+from futurechain.demo.interrupts import HeldInterrupts
 from futurechain.demo.poetry.engine import GibberishError, byronify
 from futurechain.demo.poetry.server import PoetryServer
 
 __all__ = ["Poem", "download", "get_poem", "main"]
 
 SORRY = "The poem download failed."
+PATIENCE = 10.0
+"""How many seconds a server may send nothing, beyond its usual delay."""
+MOST = 200
+"""How many poems are downloaded at once, if there are descriptors for so many."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,22 @@ class Poem:
     """How long its own work took."""
 
 
-def download(address: tuple[str, int], timeout: float = 10.0) -> Poem:
-    """Read a poem from `address` until the server closes the connection; blocks the thread it runs in."""
+def download(address: tuple[str, int], timeout: float = PATIENCE) -> Poem:
+    """Read a poem from `address` until the server closes the connection; blocks the thread it runs in.
+
+    Args:
+        address: host and port.
+        timeout: how many seconds may pass without a byte.
+
+    Raises:
+        OSError: if there is no poem to be had.
+    """
     start = time.perf_counter()
-    with socket.create_connection(address, timeout) as connection:
-        data = b"".join(iter(partial(connection.recv, 1024), b""))
+    try:
+        with socket.create_connection(address, timeout) as connection:
+            data = b"".join(iter(partial(connection.recv, 1024), b""))
+    except TimeoutError:
+        raise TimeoutError(f"the server sent nothing for {timeout:g} seconds") from None
     if not data:
         raise ConnectionError("the server sent nothing")
     return Poem(data.decode("utf-8", "replace"), len(data), time.perf_counter() - start)
@@ -59,7 +76,13 @@ def improve(poem: Poem, trouble: float, seed: int) -> Poem:
 
 
 def get_poem(
-    address: tuple[str, int], threads: ThreadPoolExecutor, processes: Executor, trouble: float, seed: int, say: Say
+    address: tuple[str, int],
+    threads: ThreadPoolExecutor,
+    processes: Executor,
+    trouble: float,
+    seed: int,
+    say: Callable[[str], object],
+    timeout: float = PATIENCE,
 ) -> Future[Poem]:
     """Download and transform one poem; the future of it, which fails if there is none to print.
 
@@ -77,7 +100,7 @@ def get_poem(
         say(f"{address[1]}: kept the original: {error}")
         return poem
 
-    return threads.submit(download, address).then(transform)
+    return threads.submit(download, address, timeout).then(transform)
 
 
 class Say:
@@ -91,94 +114,119 @@ class Say:
             print(line, file=sys.stderr, flush=True)
 
 
-def print_poems(poems: Sequence[Future[Poem]], say: Say) -> list[Poem]:
-    """Print each poem as soon as it is there, and an apology for each that is not; those printed."""
+class Readings:
+    """Serves, downloads and transforms poems, as many at once as there are descriptors for; closes what it opens.
+
+    Args:
+        poems: the poems, by name; each is served once it is its turn.
+        options: of the command line.
+    """
+
+    def __init__(self, poems: Sequence[tuple[str, bytes]], options: argparse.Namespace) -> None:
+        self._left = deque(enumerate(poems))
+        self._options = options
+        self._most = _affordable(options.processes)
+        self._say = Say()
+        self._open: dict[Future[Poem], tuple[str, PoetryServer]] = {}
+        self._settled: SimpleQueue[Any] = SimpleQueue()
+        self._threads = ThreadPoolExecutor(max(1, min(self._most, len(poems))), "download")
+        self._processes = ProcessPoolExecutor(
+            # spawn: a forked child would inherit the sockets, and locks of the threads that run already
+            options.processes, get_context("spawn"), initializer=ignore_interrupt
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop what is left, and wait for that; nothing is left unless something went wrong."""
+        for _name, server in self._open.values():
+            server.close()  # which ends the downloads that are running
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._processes.shutdown(cancel_futures=True)
+        self._threads.shutdown()
+
+    def each(self, interrupts: HeldInterrupts) -> Iterator[tuple[str, Future[Poem]]]:
+        """Iterate over the poems' names and settled futures, as they come.
+
+        Like ``as_completed``, but new ones are begun meanwhile, and Ctrl-C is looked at now and then.
+        """
+        while self._left or self._open:
+            interrupts.check()
+            while self._left and len(self._open) < self._most:
+                self._begin(*self._left.popleft())
+            with suppress(Empty):
+                future = self._settled.get(timeout=0.2)
+                name, server = self._open.pop(future)
+                server.close()
+                yield name, future
+
+    def _begin(self, number: int, poem: tuple[str, bytes]) -> None:
+        options, (name, text) = self._options, poem
+        server = PoetryServer(text, chunk=options.chunk, delay=options.delay, down=number < options.down)
+        patience = PATIENCE + options.delay
+        future = get_poem(
+            server.address, self._threads, self._processes, options.trouble, options.seed, self._say, patience
+        )
+        self._open[future] = name, server
+        future.add_done_callback(self._settled.put)
+
+
+def _affordable(processes: int) -> int:
+    """Return for how many downloads at once there are descriptors: each takes three, and the rest some."""
+    try:
+        from resource import RLIMIT_NOFILE, getrlimit
+    except ImportError:  # another system, another limit
+        return MOST
+    limit, _ = getrlimit(RLIMIT_NOFILE)
+    return max(1, min(MOST, (limit - 24 - 6 * processes) // 3))
+
+
+def print_poems(poems: Iterable[tuple[str, Future[Poem]]]) -> list[Poem]:
+    """Print each poem as soon as it is there, and an apology for each that is not, with the reason on stderr.
+
+    Returns:
+        Those that were printed.
+    """
     printed = []
-    for future in as_they_come(poems):
+    for name, future in poems:
         error = future.exception()
         if error is None:
             poem = future.result()
             printed.append(poem)
             print(poem.text.strip(), end="\n\n", flush=True)
         else:
-            say(f"failed: {error}")
+            _complain(f"{name}: {error}")
             print(SORRY, end="\n\n", flush=True)
     return printed
 
 
-def as_they_come(futures: Sequence[Future[Poem]]) -> Iterator[Future[Poem]]:
-    """Iterate over the futures as they are settled.
-
-    Like ``as_completed``, but safe for Ctrl-C: that holds the futures' own locks for a moment, and an interrupt then
-    would leave them locked; and it looks up now and then, because an interrupt in the instant before a thread falls
-    asleep for good would not wake it.
-    """
-    settled: SimpleQueue[Any] = SimpleQueue()
-    for future in futures:
-        future.add_done_callback(settled.put)
-    left = len(futures)
-    while left:
-        with suppress(Empty):
-            yield settled.get(timeout=0.2)
-            left -= 1
+def _complain(line: str) -> None:
+    print(f"poetry: {line}", file=sys.stderr, flush=True)
 
 
-def read_poems(names: Sequence[str]) -> list[bytes | None]:
-    """Read the files, or the poems that come with the package; None for one that cannot be read."""
+def read_poems(names: Sequence[str]) -> list[tuple[str, bytes]]:
+    """Read the files, or the poems that come with the package; say which cannot be read."""
     if not names:
         shelf = files("futurechain.demo.poetry") / "poems"
-        return [path.read_bytes() for path in sorted(shelf.iterdir(), key=lambda path: path.name)]
-    poems: list[bytes | None] = []
+        return [(path.name, path.read_bytes()) for path in sorted(shelf.iterdir(), key=lambda path: path.name)]
+    poems = []
     for name in names:
         try:
-            poems.append(Path(name).read_bytes())
+            poems.append((name, Path(name).read_bytes()))
         except OSError as error:
-            print(f"poetry: cannot read {name}: {error.strerror}", file=sys.stderr)
-            poems.append(None)
-        else:
-            if not poems[-1]:
-                print(f"poetry: {name} is empty", file=sys.stderr)
+            _complain(f"cannot read {name}: {error.strerror}")
     return poems
 
 
-def work(options: argparse.Namespace) -> int:
+def work(poems: Sequence[tuple[str, bytes]], options: argparse.Namespace, interrupts: HeldInterrupts) -> int:
     """Serve, download, transform and print; the exit status."""
-    poems, say = read_poems(options.files), Say()
     start = time.perf_counter()
-    with ExitStack() as stack:
-        servers = [
-            stack.enter_context(
-                PoetryServer(poem, chunk=options.chunk, delay=options.delay, down=number < options.down)
-            )
-            for number, poem in enumerate(poem for poem in poems if poem is not None)
-        ]
-        threads = stack.enter_context(ThreadPoolExecutor(max(1, len(servers)), "download"))
-        processes = stack.enter_context(
-            # spawn: a forked child would inherit the sockets, and locks of the threads that run already
-            ProcessPoolExecutor(options.processes, get_context("spawn"), initializer=ignore_interrupt)
-        )
-        try:
-            futures = [
-                get_poem(server.address, threads, processes, options.trouble, options.seed, say) for server in servers
-            ]
-            printed = print_poems(futures, say)
-        except KeyboardInterrupt:
-            for server in servers:
-                server.close()  # which ends the downloads that are running
-            threads.shutdown(wait=False, cancel_futures=True)
-            processes.shutdown(wait=False, cancel_futures=True)
-            raise
-    summarise(printed, len(poems), time.perf_counter() - start)
-    return 0 if len(printed) == len(poems) else 1
-
-
-def work_traced(options: argparse.Namespace) -> int:
-    """Do so, and write the timeline of it, also after Ctrl-C; the exit status."""
-    with trace() as timeline:
-        try:
-            return work(options)
-        finally:
-            timeline.save(options.trace)
+    with Readings(poems, options) as readings:
+        printed = print_poems(readings.each(interrupts))
+    wanted = len(options.files or poems)
+    summarise(printed, wanted, time.perf_counter() - start)
+    return 0 if len(printed) == wanted else 1
 
 
 def ignore_interrupt() -> None:
@@ -262,7 +310,22 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m futurechain p
     """Run the program; the exit status."""
     options = _parser(prog).parse_args(argv)
     try:
-        return work(options) if options.trace is None else work_traced(options)
+        poems = read_poems(options.files)  # which may take as long as somebody types; nothing to clean up meanwhile
+        with HeldInterrupts() as interrupts, _traced(options.trace):
+            return work(poems, options, interrupts)
     except KeyboardInterrupt:
-        print("\npoetry: interrupted", file=sys.stderr)
+        print("\n" * sys.stderr.isatty() + "poetry: interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _traced(path: Path | None) -> Iterator[None]:
+    """Write the timeline of what is done within the block, also after Ctrl-C."""
+    if path is None:
+        yield
+        return
+    with trace() as timeline:
+        try:
+            yield
+        finally:
+            timeline.save(path)

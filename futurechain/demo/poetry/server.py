@@ -34,17 +34,20 @@ class PoetryServer:
             threading.Thread(target=self._accept, name=f"poetry-server-{self.address[1]}", daemon=True).start()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # closed
-            while True:
+        while not self._stop.is_set():
+            try:
                 connection, _ = self._socket.accept()
+            except OSError:  # closed; or there is no descriptor to be had just now
+                self._stop.wait(0.1)
+            else:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, suppress(OSError):  # the reader has gone
             for start in range(0, len(self._poem), self._chunk):
-                connection.sendall(self._poem[start : start + self._chunk])
-                if self._stop.wait(self._delay):
+                if start and self._stop.wait(self._delay):
                     break
+                connection.sendall(self._poem[start : start + self._chunk])
             connection.shutdown(socket.SHUT_RDWR)  # close() alone would wait for a forked child that inherited it
 
     def close(self) -> None:

@@ -1,0 +1,148 @@
+"""The one driver of generators and coroutines: to resume one, and to tell what it yielded from how it ended.
+
+What is waited for, and how, is for those who use it: `coroutines` waits for futures, and `defer.calls` for Deferreds.
+A `Driver` is used by one thread at a time; its owner sees to that.
+
+The traceback of an exception keeps the frames through which it went. What is thrown into a coroutine, or comes out of
+it, gets rid of ours here, so that a coroutine that has ended is no part of a reference cycle, however it ended.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Any, NoReturn, ParamSpec, TypeAlias, TypeVar
+
+from futurechain.core.thread_state import current
+from futurechain.core.unobserved import note_stage
+from futurechain.failure import Failure
+
+__all__ = ["Driver", "Steps", "decorate", "is_driving", "is_steps", "note", "returnValue"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Any, Any, T] | Coroutine[Any, Any, T]
+"""What can be driven."""
+_LOOPLESS = "no running event loop", "attached to a different loop", "bound to a different event loop"
+_traceback: Any = vars(BaseException)["__traceback__"]
+"""The attribute itself: an exception's class may forbid to set it by name, as a frozen one does."""
+
+
+class _Returned(BaseException):  # it is no error
+    """Carries the value of `returnValue` out of a generator."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__(value)
+        self.value = value
+
+
+def returnValue(value: object) -> NoReturn:
+    """End the surrounding `inlineCallbacks` generator with `value`; ``return value`` does the same.
+
+    Raises:
+        TypeError: outside of such a generator.
+    """
+    if not is_driving():
+        raise TypeError("returnValue() ends a generator that is decorated with @inlineCallbacks: there is none here")
+    raise _Returned(value)
+
+
+def is_driving() -> bool:
+    """Tell whether this thread is in a step of a coroutine or generator that we drive."""
+    return current.thread.drives > 0
+
+
+def is_steps(value: object) -> bool:
+    """Tell whether `value` is a coroutine or a generator."""
+    return isinstance(value, (types.CoroutineType, types.GeneratorType))
+
+
+class Driver:
+    """Resumes one generator or coroutine, always in the one context in which its run began.
+
+    Args:
+        steps: the generator or coroutine.
+    """
+
+    __slots__ = ("context", "is_generator", "name", "steps")
+
+    def __init__(self, steps: Steps[Any]) -> None:
+        self.steps = steps
+        self.is_generator = isinstance(steps, types.GeneratorType)
+        self.context = copy_context()
+        self.name: str = getattr(steps, "__qualname__", "coroutine").replace("<locals>.", "").rsplit(".", 1)[-1]
+
+    def resume(self, outcome: Any, place: str) -> tuple[Any, bool]:
+        """Send a value in, or throw a `Failure`; return what is yielded and False, or the outcome and True.
+
+        Args:
+            outcome: what was waited for.
+            place: the name of the executor, for the note on an error.
+        """
+        run, steps = current.thread, self.steps
+        run.drives += 1
+        try:
+            if type(outcome) is Failure:
+                return self.context.run(steps.throw, outcome.value), False
+            return self.context.run(steps.send, outcome), False
+        except StopIteration as stop:
+            return stop.value, True
+        except _Returned as returned:
+            steps.close()
+            return returned.value, True
+        except BaseException as error:
+            run.note_interrupt(error)
+            note(error, self.name, place)
+            return Failure(error), True
+        finally:
+            run.drives -= 1
+            del self, steps, outcome  # no cycle: a traceback may keep this frame
+
+
+def note(error: BaseException, name: str, place: str) -> None:
+    """Take our caller's frame off the traceback of `error`, and note where it was raised; never raises."""
+    trace = _traceback.__get__(error)
+    if trace is not None:
+        _traceback.__set__(error, trace.tb_next)
+    del trace
+    with suppress(Exception):
+        note_stage(error, name, place)
+        if isinstance(error, RuntimeError) and any(text in str(error) for text in _LOOPLESS):
+            error.add_note(
+                f"stage {name} runs on {place}, where there is no event loop: await futures there, or run what needs "
+                "a loop by asyncio.run_coroutine_threadsafe(coroutine, loop), whose future can be awaited"
+            )
+
+
+def decorate(fn: Callable[P, Steps[T]], start: Callable[[Steps[T]], R]) -> Callable[P, R]:
+    """Return a function that calls `fn`, and starts the generator or coroutine that it returns.
+
+    Raises:
+        TypeError: if `fn` is not callable; and, at a call, if it returned neither a generator nor a coroutine.
+    """
+    if not callable(fn):
+        raise TypeError(f"inlineCallbacks() decorates a generator function or an async function, not {fn!r}")
+
+    @functools.wraps(fn)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            steps: Any = fn(*args, **kwargs)
+        except _Returned:
+            raise TypeError(_wrong(fn, "called returnValue()")) from None
+        if not is_steps(steps):
+            raise TypeError(_wrong(fn, f"returned {steps!r}"))
+        return start(steps)
+
+    return call
+
+
+def _wrong(fn: Any, did: str) -> str:
+    name = getattr(fn, "__qualname__", fn)
+    return (
+        f"{name} {did}, and is no generator function: @inlineCallbacks wants one (with `yield future`), or an async "
+        "function (with `await future`)"
+    )
