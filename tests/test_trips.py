@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import futurechain
 from futurechain import INLINE, Failure, Pipeline
 from futurechain.errors import StagePicklingError
+from futurechain.pipeline import trips
 from futurechain.pipeline.trips import LONGEST, MOST, Trip, TripSize, unpacked
 from steps import (
     Awkward,
@@ -115,12 +116,26 @@ def test_what_cannot_travel_back_fails_alone():
         assert [*results[:3], *results[4:]] == [0, 1, 2, 4, 5]
 
 
-def test_the_worker_ends_a_trip_that_takes_too_long():
-    """A trip ends with the item in which its time is up; the rest was not begun."""
-    report, _ = travel(one_trip(spin), [0.01] * 20, seconds=0.025)
+class FakeClock:
+    """What a trip takes for the time; a step can let it pass."""
 
-    assert 1 < report.begun < 20
-    assert report.seconds[0] < 0.025 + 0.01 * 20
+    time = 0.0
+
+
+def let_pass(seconds):
+    FakeClock.time += seconds
+    return seconds
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_worker_ends_a_trip_that_takes_too_long(monkeypatch, steps):
+    """A trip ends with the item in which its time is up; the rest was not begun."""
+    monkeypatch.setattr(trips, "perf_counter", lambda: FakeClock.time)
+    report = one_trip(*[let_pass] * steps)([0.01] * 20, None, 0.025 * steps)
+
+    assert report.begun == 3
+    assert report.seconds == [pytest.approx(0.03)] * steps
+    assert report.waited == pytest.approx(0.01 * steps + 0.02 * steps)
 
 
 def test_a_returned_failure_fails_the_step():
@@ -342,3 +357,42 @@ def test_mixed_executors_between_trips(counting, pool):
     recipe = recipe.then(times_ten, on=INLINE)
 
     assert list(recipe.map(range(200))) == [10 * (value + 3) for value in range(200)]
+
+
+# -- pools that heal, and pools that stop what was cancelled ----------------------------------------------------------
+
+
+def pool_that(**options):
+    """A process pool with options that the standard one has not."""
+    try:
+        return futurechain.ProcessPoolExecutor(2, **options)
+    except TypeError:
+        pytest.skip("this process pool has no such options")
+
+
+@pytest.mark.parametrize("batch", ["auto", 1, 5])
+def test_a_killed_workers_item_fails_alone(batch):
+    """On a pool that heals, only the item that killed its worker fails; the others of its trip are tried again."""
+    with pool_that(heal=True) as pool:
+        stream = Pipeline().then(die_on_threes, on=pool, batch=batch).map(range(30), return_exceptions=True)
+        found = list(stream)
+
+    assert [value for value in range(30) if found[value] != value] == [3, 13, 23]
+    assert all(isinstance(found[value], BrokenProcessPool) for value in (3, 13, 23))
+    (figures,) = stream.statistics()
+    assert (figures.started, figures.succeeded, figures.failed, figures.in_flight) == (30, 27, 3, 0)
+
+
+def test_a_timeout_stops_the_work_where_that_can_be(tmp_path):
+    """On a pool with ``stop_cancelled=True`` a timeout ends the run itself, and the worker is replaced."""
+    gate = tmp_path / "never"
+    with pool_that(stop_cancelled=True) as pool:
+        recipe = Pipeline().then(stuck_on_threes, on=pool, timeout=0.5).then(increment)
+        items = [(value, str(gate)) for value in range(8)]
+        found = list(recipe.map(items, return_exceptions=True))
+        error = recipe.submit(items[3]).exception()
+        assert recipe.submit(items[4]).result() == 5
+
+    assert isinstance(found[3], TimeoutError)
+    assert isinstance(error, TimeoutError)
+    assert [*found[:3], *found[4:]] == [1, 2, 3, 5, 6, 7, 8]

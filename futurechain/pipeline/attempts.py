@@ -1,4 +1,9 @@
-"""What makes a step more than one call: a timeout for each run, a policy that tries again."""
+"""What makes a step more than one call: a timeout for each run, a policy that tries again.
+
+How a timeout is kept depends on where the step runs. In our memory the run itself starts the clock (`Timeout`).
+Elsewhere the worker looks at the clock (see `trips`), unless the executor can stop what runs: then we look at it, and
+cancel (`Deadline`).
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,9 @@ from futurechain import clock
 from futurechain.failure import Failure
 from futurechain.flow.timing import retry
 from futurechain.future import Future, fail, succeed
+from futurechain.pipeline.places import has_begun, later
 
-__all__ = ["Attempts", "Timeout", "outcome_of"]
+__all__ = ["Attempts", "Deadline", "Timeout", "outcome_of"]
 
 
 def outcome_of(future: cf.Future[Any]) -> Any:
@@ -55,6 +61,34 @@ class Timeout:
         if self._inner is not None:
             self._inner.cancel()
         expired(Failure(TimeoutError(f"not done within {seconds:g} seconds")))
+
+
+class Deadline:
+    """Cancels a future when it has run for too long, on an executor that stops the work then.
+
+    When the run begins can only be asked for, so it is, some twenty times within the time that is allowed.
+    """
+
+    def __init__(self, future: cf.Future[Any], seconds: float) -> None:
+        self._future = future
+        self._seconds = seconds
+        self._began: float | None = None
+        self.failure: Failure | None = None
+        """What the run has failed with, when the time is up."""
+        self._look()
+
+    def _look(self) -> None:
+        if self._future.done():
+            return
+        now = clock.now()
+        if self._began is None and has_begun(self._future):
+            self._began = now
+        left = self._seconds / 20 if self._began is None else self._began + self._seconds - now
+        if left > 0:
+            clock.call_later(max(left, 0.001), self._look)
+        else:
+            self.failure = Failure(TimeoutError(f"not done within {self._seconds:g} seconds"))
+            later(self._future.cancel)  # what depends on it does not run on the timer thread
 
 
 class Attempts:

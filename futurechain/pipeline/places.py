@@ -23,6 +23,7 @@ from futurechain.future import Future
 __all__ = [
     "check_open",
     "executor_of",
+    "has_begun",
     "is_limited",
     "is_worker",
     "later",
@@ -31,6 +32,7 @@ __all__ = [
     "rescue",
     "shares_memory",
     "starts_each",
+    "stops_work",
     "submit",
     "workers_of",
 ]
@@ -68,6 +70,18 @@ def starts_each(executor: Any) -> bool:
 def is_limited(executor: Any) -> bool:
     """Tell whether `executor` is a view with bounds, where each item counts for itself."""
     return isinstance(executor, LimitedExecutor)
+
+
+def stops_work(executor: Any) -> bool:
+    """Tell whether cancelling a future of `executor` stops what runs for it."""
+    return getattr(scheduler_of(executor), "stop_cancelled", False) is True
+
+
+def has_begun(future: Any) -> bool:
+    """Tell whether what `future` stands for runs, or has run."""
+    # where it can be stopped, `running()` does not say so
+    job = getattr(future, "_source", None)
+    return future.done() or future.running() or getattr(job, "is_running", False) is True
 
 
 def workers_of(executor: Any) -> int:

@@ -17,9 +17,9 @@ from futurechain.failure import Failure
 from futurechain.flow.timing import retry
 from futurechain.future import Future, fail, succeed
 from futurechain.pipeline import places
-from futurechain.pipeline.attempts import Timeout, outcome_of
+from futurechain.pipeline.attempts import Deadline, Timeout, outcome_of
 from futurechain.pipeline.stations import trip_through
-from futurechain.pipeline.steps import Step, fused
+from futurechain.pipeline.steps import Step, fused, goes_alone, is_stopped
 from futurechain.pipeline.trips import Report, Trip, protected, unpacked
 
 __all__ = ["submit_one"]
@@ -148,8 +148,13 @@ def _travel(steps: tuple[Step, ...], span: range, future: Future[Any]) -> Future
     """Attach the trip through the steps of `span`."""
     first, solo = steps[span[0]], _Solo(trip_through(steps, span))
     open_it = partial(_open, steps, span)
-    if first.retry is not None:
-        run = lambda value: succeed(value).then(solo, on=first.executor).then(open_it, on=INLINE)  # noqa: E731
+    if goes_alone(first):
+
+        def run(value: Any) -> Future[Any]:
+            sent = succeed(value).then(solo, on=first.executor)
+            deadline = Deadline(sent, first.timeout) if first.timeout is not None and is_stopped(first) else None
+            return sent.then(open_it, lambda error: (deadline and deadline.failure) or Failure(error), on=INLINE)
+
         return _apart(first, run, None if first.on_error is None else _Caught(first), future)
     sent = future.then(solo, _Before, on=first.executor)
     opened = sent.then(open_it, lambda error: _handle(steps, span[0] + 1, span, Failure(error)), on=INLINE)

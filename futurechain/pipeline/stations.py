@@ -19,7 +19,8 @@ from futurechain.executors.wrapped_future import wrap_future
 from futurechain.failure import Failure
 from futurechain.flow.coroutines import ensure_future
 from futurechain.pipeline import places
-from futurechain.pipeline.attempts import Timeout, outcome_of
+from futurechain.pipeline.attempts import Deadline, Timeout, outcome_of
+from futurechain.pipeline.steps import is_stopped
 from futurechain.pipeline.trips import Report, Trip, TripSize, protected, unpacked
 
 if TYPE_CHECKING:
@@ -224,7 +225,9 @@ class TripStation:
         self.workers = places.workers_of(self.executor)
         self.most = self._most_inside([step.concurrency for step in steps if step.concurrency is not None])
         batch = steps[0].batch
-        self.size = TripSize(1 if places.starts_each(self.executor) else None if batch == "auto" else int(batch))
+        self.stopped_after = steps[0].timeout if is_stopped(steps[0]) else None
+        alone = self.stopped_after is not None or places.starts_each(self.executor)
+        self.size = TripSize(1 if alone else None if batch == "auto" else int(batch))
         self.largest = None if flow.window is None else max(1, flow.window // (2 * self.workers))
         self.trip = trip_through(flow.steps, span)
         self.queue: deque[Item] = deque()
@@ -279,7 +282,8 @@ class TripStation:
         if self.size.fixed is None:
             return not self.inside or flow.exhausted or flow.is_waited_for() or 8 * length >= self._wanted()
         # a size that was asked for is kept while another item may still come
-        return (flow.exhausted or flow.is_waited_for()) and not flow.is_any_before(self.span[0])
+        last = flow.exhausted or (flow.is_waited_for() and not self.inside)
+        return last and not flow.is_any_before(self.span[0])
 
     def _choose(self) -> list[Item]:
         """Take out the items of the next trip; none, if there should be none. Under the lock."""
@@ -311,7 +315,8 @@ class TripStation:
                 raise
             return
         flow.enter(future, items)
-        future.add_done_callback(partial(self._back, items, starts, sent))
+        deadline = None if self.stopped_after is None else Deadline(future, self.stopped_after)
+        future.add_done_callback(partial(self._back, items, sent, deadline))
 
     def _count_sent(self, items: Sequence[Item], starts: list[int] | None) -> float:
         now, counters = perf_counter(), self.flow.counters
@@ -328,13 +333,14 @@ class TripStation:
 
     # -- coming back --------------------------------------------------------------------------------------------------
 
-    def _back(self, items: list[Item], starts: list[int] | None, sent: float, future: cf.Future[Any]) -> None:
+    def _back(self, items: list[Item], sent: float, deadline: Deadline | None, future: cf.Future[Any]) -> None:
         """Take what a trip has brought back; on a callback thread."""
         try:
             report: Report = future.result()
             values = unpacked(report)
         except BaseException as error:
-            self._lost(items, Failure(error), cancelled=future.cancelled())
+            overdue = None if deadline is None else deadline.failure
+            self._lost(items, overdue or Failure(error), cancelled=future.cancelled())
         else:
             self._arrived(items, report, values, sent)
         finally:
@@ -435,4 +441,5 @@ def trip_through(steps: Sequence[Any], span: range) -> Trip:
     """Return what is called for a trip through `span`; it is called as the steps are."""
     taken = [steps[number] for number in span]
     name = "+".join(step.name for step in taken if step.on_result is not None)
-    return Trip(name, tuple(step.on_result for step in taken), tuple(step.timeout for step in taken))
+    timeouts = tuple(None if is_stopped(step) else step.timeout for step in taken)
+    return Trip(name, tuple(step.on_result for step in taken), timeouts)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from futurechain.clock import check_seconds
 from futurechain.core.handlers import check_handler, check_types, label
 from futurechain.failure import Failure
-from futurechain.pipeline.places import shares_memory, starts_each
+from futurechain.pipeline.places import shares_memory, starts_each, stops_work
 
 __all__ = [
     "Step",
@@ -22,6 +22,8 @@ __all__ = [
     "check_step",
     "describe",
     "fused",
+    "goes_alone",
+    "is_stopped",
 ]
 
 Handler = Callable[..., Any]
@@ -82,17 +84,27 @@ def fused(steps: tuple[Step, ...], first: int) -> range:
     """Return which steps make one trip with the step `first`, a value step on an executor without our memory.
 
     A handler in between is on the trip, but does nothing there. What has to look at every item here ends it: a
-    `finally_`, and the policy of a step that may be tried again, which goes alone.
+    `finally_`, and what makes a step go alone (see `goes_alone`).
     """
     head, last = steps[first], first
-    alone = head.retry is not None or starts_each(head.executor)
+    alone = goes_alone(head) or starts_each(head.executor)
     for number in range(first + 1, first + 1 if alone else len(steps)):
         step = steps[number]
-        if step.executor is not head.executor or step.kind == "finally_" or step.retry is not None:
+        if step.executor is not head.executor or step.kind == "finally_" or goes_alone(step):
             break
         if step.on_result is not None:
             last = number
     return range(first, last + 1)
+
+
+def goes_alone(step: Step) -> bool:
+    """Tell whether a step elsewhere makes a trip of its own: a policy wants to see its end, or we look at the time."""
+    return step.retry is not None or is_stopped(step)
+
+
+def is_stopped(step: Step) -> bool:
+    """Tell whether the runs of a step elsewhere are stopped from here when they take too long, one item at a time."""
+    return step.timeout is not None and stops_work(step.executor)
 
 
 def check_count(value: Any, name: str, where: str) -> int | None:
