@@ -19,6 +19,17 @@ PATIENT = settings(
 settings.register_profile("quick", PATIENT, max_examples=50)
 settings.register_profile("thorough", PATIENT, max_examples=2000)
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the slow tests, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--all"):
+        config.hook.pytest_deselected(items=[item for item in items if "slow" in item.keywords])
+        items[:] = [item for item in items if "slow" not in item.keywords]
+
+
 KINDS = ("inline", "thread", "process", "wrapped")
 
 

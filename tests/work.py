@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 
 def add(left, right):
@@ -97,3 +98,15 @@ def raise_two_arguments(*_):
 class Unwilling:
     def __reduce__(self):
         raise RuntimeError("not me")
+
+
+def wait_a_moment(*_):
+    time.sleep(0.05)
+
+
+def one(*_):
+    return 1
+
+
+async def wait_for(future):
+    return await future
