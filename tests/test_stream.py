@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
+import ast
 import asyncio
 import concurrent.futures as cf
 import gc
 import itertools
 import threading
 import weakref
+from pathlib import Path
 
 import pytest
 import tenacity
@@ -607,3 +610,53 @@ def test_statistics_of_handlers(recipe):
     assert (failing.started, failing.succeeded, failing.failed) == (20, 18, 2)
     assert (handler.started, handler.succeeded, handler.failed) == (2, 2, 0)
     assert (last.started, last.succeeded, last.failed) == (20, 20, 0)
+
+
+# -- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source", ["pipeline/flow.py", "pipeline/stations.py", "pipeline/runners.py", "executors/limit.py"]
+)
+def test_no_loop_inside_of_a_lock(source):
+    """No loop stands directly in a ``with`` for a lock: CPython 3.13 might leave it locked after Ctrl-C."""
+    tree = ast.parse((Path(futurechain.__file__).parent / source).read_text("utf-8"))
+    locked = [
+        node for node in ast.walk(tree) if isinstance(node, ast.With) and "lock" in ast.unparse(node.items[0]).lower()
+    ]
+
+    assert locked
+    assert not [one for node in locked for one in ast.walk(node) if isinstance(one, ast.For | ast.While)]
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_ctrl_c_while_the_consumer_waits(pool, step):
+    """Ctrl-C ends the stream wherever it meets the consumer, with nothing left running."""
+
+    def interrupt(value):
+        if value == 20 + step:
+            _thread.interrupt_main()
+        return value
+
+    stream = Pipeline().then(interrupt, on=pool).then(times_ten).map(itertools.count(), window=5 + step)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in stream:
+            pass
+
+    assert all(one.in_flight == 0 for one in stream.statistics())
+    assert not stream._flow.running
+
+
+def test_ctrl_c_in_a_step_of_the_main_thread():
+    """A KeyboardInterrupt raised by a step that runs in the main thread goes to the program."""
+
+    def step(value):
+        if value == 3:
+            raise KeyboardInterrupt
+        return value
+
+    stream = Pipeline().then(step).map(itertools.count(), window=4)
+    with pytest.raises(KeyboardInterrupt):
+        list(stream)
+    with pytest.raises(StopIteration):
+        next(stream)

@@ -113,10 +113,13 @@ class _View(Scheduler):
             return
         self._pumping.add(me)
         try:
-            while (entry := self._next()) is not None:
-                self._inner.start(*entry)
+            self._start_all()  # a loop in here would not be sure to meet the `finally`: see `pipeline.flow`
         finally:
             self._pumping.discard(me)
+
+    def _start_all(self) -> None:
+        while (entry := self._next()) is not None:
+            self._inner.start(*entry)
 
     def _next(self) -> tuple[Any, Call] | None:
         with self._lock:

@@ -11,6 +11,10 @@ The mutable state is all below; ``lock`` guards it, that of the stations, and th
 decided; submitting, cancelling, waking and user code come after it. ``running`` holds everything that can still touch
 an item, with the items: futures that can be cancelled, and jobs of callback threads. A flow is idle when it
 is empty, and each entry leaves it as the last thing that it does.
+
+Ctrl-C may come between any two instructions. No loop stands directly inside of a ``with`` for a lock, but in a function
+that is called there: CPython 3.13 lets a KeyboardInterrupt at the jump back of some loops past the ``with``, and the
+lock would stay taken.
 """
 
 from __future__ import annotations
@@ -159,17 +163,19 @@ class Flow:
 
     def take(self, most: int) -> list[Any]:
         """Return outcomes that are ready, in their order; a failure that ends the stream comes alone."""
-        taken: list[Any] = []
         with self.lock:
-            source = self.order if self.ordered else self.ready
-            while source and source[0].state is DONE and len(taken) < most:
-                outcome = source[0].outcome
-                if type(outcome) is Failure and not self.return_exceptions:
-                    if taken:
-                        break
-                    most = 1
-                taken.append(outcome)
-                source.popleft()
+            return self._take(self.order if self.ordered else self.ready, most)
+
+    def _take(self, source: deque[Item], most: int) -> list[Any]:
+        taken: list[Any] = []
+        while source and source[0].state is DONE and len(taken) < most:
+            outcome = source[0].outcome
+            if type(outcome) is Failure and not self.return_exceptions:
+                if taken:
+                    break
+                most = 1
+            taken.append(outcome)
+            source.popleft()
         return taken
 
     def waiter(self) -> Future[None] | None:
@@ -274,26 +280,8 @@ class Flow:
 
     def finish(self, items: Sequence[Item], values: Sequence[Any] | None = None) -> None:
         """Note that `items` are through all steps, with `values` if these are not theirs already."""
-        futures: list[Any] = []
         with self.lock:
-            before = self.live
-            for item, value in zip(items, values or repeat(PENDING)):  # noqa: B905  # one of the two has no end
-                if item.state is not LIVE:
-                    continue
-                if value is not PENDING:
-                    item.outcome = value
-                item.state = DONE
-                self.live -= 1
-                if not self.ordered:
-                    self.unfinished.discard(item)
-                    self.ready.append(item)
-                if type(item.outcome) is Failure:
-                    self.failed += 1
-                    if not self.return_exceptions:
-                        self.finished += before - self.live
-                        futures += self._cut_behind(item)
-                        before = self.live
-            self.finished += before - self.live
+            futures = self._finish(items, values)
             consumer = self._consumer if self._consumer is not None and self.is_ready() else None
             if consumer is not None:
                 self._consumer = None
@@ -302,6 +290,29 @@ class Flow:
             _wake(consumer)
         elif self._has_fixed:
             self.flush()
+
+    def _finish(self, items: Sequence[Item], values: Sequence[Any] | None) -> list[Any]:
+        """Do so under the lock; return the futures to cancel."""
+        futures: list[Any] = []
+        before = self.live
+        for item, value in zip(items, values or repeat(PENDING)):  # noqa: B905  # one of the two has no end
+            if item.state is not LIVE:
+                continue
+            if value is not PENDING:
+                item.outcome = value
+            item.state = DONE
+            self.live -= 1
+            if not self.ordered:
+                self.unfinished.discard(item)
+                self.ready.append(item)
+            if type(item.outcome) is Failure:
+                self.failed += 1
+                if not self.return_exceptions:
+                    self.finished += before - self.live
+                    futures += self._cut_behind(item)
+                    before = self.live
+        self.finished += before - self.live
+        return futures
 
     # -- ending -------------------------------------------------------------------------------------------------------
 

@@ -319,17 +319,21 @@ class TripStation:
         future.add_done_callback(partial(self._back, items, sent, deadline))
 
     def _count_sent(self, items: Sequence[Item], starts: list[int] | None) -> float:
-        now, counters = perf_counter(), self.flow.counters
+        now, first = perf_counter(), self.flow.counters[self.span[0]]
+        waited = now * len(items) - sum(item.since for item in items)
         with self.flow.lock:
-            first = counters[self.span[0]]
             if starts is None:
                 first.in_flight += len(items)
-                first.seconds_queued += now * len(items) - sum(item.since for item in items)
-                return now
-            for item in items:
-                counters[item.step].in_flight += 1
-                counters[item.step].seconds_queued += now - item.since
+                first.seconds_queued += waited
+            else:
+                self._count_each(items, now)
         return now
+
+    def _count_each(self, items: Sequence[Item], now: float) -> None:
+        counters = self.flow.counters
+        for item in items:
+            counters[item.step].in_flight += 1
+            counters[item.step].seconds_queued += now - item.since
 
     # -- coming back --------------------------------------------------------------------------------------------------
 
@@ -396,16 +400,19 @@ class TripStation:
 
     def _withdraw(self, items: list[Item], *, alone: bool = False) -> list[Item]:
         """Note that `items` were not on a trip after all; return those that do not go again, alone."""
-        counters = self.flow.counters
         with self.flow.lock:
             self.inside -= 1
-            for item in items:
-                counters[item.step].in_flight -= 1
-                if alone and item.state is LIVE:
-                    self.alone.append(item)
-                elif item.attempts is None:
-                    counters[item.step].started += 1
+            self._uncount(items, alone=alone)
         return [] if alone else items
+
+    def _uncount(self, items: list[Item], *, alone: bool) -> None:
+        counters = self.flow.counters
+        for item in items:
+            counters[item.step].in_flight -= 1
+            if alone and item.state is LIVE:
+                self.alone.append(item)
+            elif item.attempts is None:
+                counters[item.step].started += 1
 
     def _return(self, rest: list[Item]) -> None:
         """Put what the trip has not begun to the front. Under the lock."""

@@ -81,17 +81,21 @@ class Stream(Generic[B]):
             return cast("B", self._ready.popleft())
         try:
             self._begin()
-            while (job := self._next_job()) != OUT:
-                if job > 0:
-                    self._read(job)
-                elif job == WAIT:
-                    self._wait()
-                else:
-                    self._raise_end(StopIteration)
+            self._work()  # a loop in here would not be sure to meet the `except`: see `flow`
             return cast("B", self._ready.popleft())
-        except BaseException as error:
-            self._end(error)
+        except BaseException:
+            self._end()
             raise
+
+    def _work(self) -> None:
+        """Read and wait until something can be handed out."""
+        while (job := self._next_job()) != OUT:
+            if job > 0:
+                self._read(job)
+            elif job == WAIT:
+                self._wait()
+            else:
+                self._raise_end(StopIteration)
 
     def _begin(self) -> None:
         if self._state == "open":
@@ -152,18 +156,21 @@ class Stream(Generic[B]):
             return cast("B", self._ready.popleft())
         try:
             self._begin_async()
-            while (job := self._next_job()) != OUT:
-                if job > 0:
-                    await self._read_async(job)
-                elif job == END:
-                    self._raise_end(StopAsyncIteration)
-                elif (waiter := self._flow.waiter()) is not None:
-                    await waiter
-                self._show()
+            await self._work_async()
             return cast("B", self._ready.popleft())
-        except BaseException as error:
-            await self._end_async(error)
+        except BaseException:
+            await self._end_async()
             raise
+
+    async def _work_async(self) -> None:
+        while (job := self._next_job()) != OUT:
+            if job > 0:
+                await self._read_async(job)
+            elif job == END:
+                self._raise_end(StopAsyncIteration)
+            elif (waiter := self._flow.waiter()) is not None:
+                await waiter
+            self._show()
 
     def _begin_async(self) -> None:
         if self._state == "open":
@@ -275,12 +282,12 @@ class Stream(Generic[B]):
         self._progress.close()
         self._input, self._items = None, ()
 
-    def _end(self, error: BaseException) -> None:
+    def _end(self) -> None:
         if self._state == "open":
             self._state = "consumed"
             self.close()
 
-    async def _end_async(self, error: BaseException) -> None:
+    async def _end_async(self) -> None:
         if self._state == "open":
             self._state = "consumed"
             await self.aclose()
