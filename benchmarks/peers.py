@@ -19,7 +19,7 @@ from typing import Any
 import futurechain
 from benchmarks import byhand
 
-__all__ = ["ADD_CALLBACK", "BY_HAND", "OURS", "Limit", "Peer", "peers"]
+__all__ = ["ADD_CALLBACK", "BY_HAND", "OURS", "Limit", "Peer", "our_deferreds", "peers", "twisted"]
 
 OURS = "futurechain"
 ADD_CALLBACK = "addCallback"
@@ -165,7 +165,16 @@ def by_hand() -> Peer:
 
 def twisted() -> Peer:
     """Return Twisted, with all callbacks on one Deferred: its quickest way."""
-    defer = importlib.import_module("twisted.internet.defer")
+    return deferreds("Twisted", importlib.import_module("twisted.internet.defer"))
+
+
+def our_deferreds() -> Peer:
+    """Return our Deferred, which is compared with Twisted's alone."""
+    return deferreds(OURS, importlib.import_module("futurechain.defer"))
+
+
+def deferreds(name: str, defer: Any) -> Peer:
+    """Return a module of Deferreds."""
     deferred = defer.Deferred
 
     def error(end: Any) -> Any:
@@ -184,7 +193,7 @@ def twisted() -> Peer:
         return child
 
     return Peer(
-        name="Twisted",
+        name=name,
         pending=deferred,
         settled=defer.succeed,
         attach=deferred.addCallback,

@@ -29,7 +29,7 @@ from benchmarks.measure import (
     take_turns,
     time_sample,
 )
-from benchmarks.peers import ADD_CALLBACK, BY_HAND, OURS, ours
+from benchmarks.peers import ADD_CALLBACK, BY_HAND, OURS, our_deferreds, ours, twisted
 from benchmarks.pools import EACH_SUBMITTED, nothing, open_pool, pool_peers
 from benchmarks.scenarios import by_name, refusal
 from benchmarks.streams import drifting, process_stream, thread_stream, uneven, uneven_stream
@@ -94,6 +94,15 @@ def compared(work: str, name: str, size: int, bounds: dict[str, float], **option
         if peer.name not in SECOND_WAYS and not refusal(scenario, peer, size)
     }
     return Row(work, samples, bounds, **options)
+
+
+def deferred(work: str, name: str, size: int) -> Row:
+    """Return the row of a scenario with our Deferred and Twisted's."""
+    make = by_name(name).make
+    samples = {OURS: time_sample(partial(make, our_deferreds(), size))}
+    if importlib.util.find_spec("twisted") is not None:
+        samples["Twisted"] = time_sample(partial(make, twisted(), size))
+    return Row(work, samples, {"Twisted": 1.1})
 
 
 def each_submitted(work: str, size: int, bounds: dict[str, float]) -> Row:
@@ -183,6 +192,10 @@ def rows(scale: float = 1.0) -> list[Row]:
         compared("a stage attached and run, chain of 10, INLINE", "chain", 10, {BY_HAND: 0.10, "Twisted": 0.65}),
         compared("a stage attached to a settled future", "on_settled", sized(1000), {BY_HAND: 0.10, "Twisted": 0.40}),
         compared("an error through 1,000 value stages", "error_through", sized(1000), {BY_HAND: 0.08, "Twisted": 0.40}),
+        deferred("a callback of a Deferred, chain of 10", "chain", 10),
+        deferred("a callback of a Deferred that was fired", "on_settled", sized(1000)),
+        deferred("a Deferred that a callback returns, fired before", "flatten_settled", sized(1000)),
+        deferred("a Deferred that a callback returns, fired later", "flatten_pending", sized(1000)),
         compared("gather of 10,000 pending, per future", "gather", sized(10_000), {"asyncio": 0.25}),
         Row("memory of a pending stage", {OURS: memory_sample(ours(), sized(20_000))}, limit=160, unit="bytes"),
         compared(

@@ -28,8 +28,9 @@ TYPE_CHECKING = __name__ == ""  # never; `typing` would cost more than all the r
 if TYPE_CHECKING:
     from futurechain.executors.inline import INLINE
     from futurechain.executors.limit import limit
-    from futurechain.executors.remote import ProcessPoolExecutor, wrap_executor
+    from futurechain.executors.standard_processes import ProcessPoolExecutor
     from futurechain.executors.threads import ThreadPoolExecutor
+    from futurechain.executors.wrapped import wrap_executor
     from futurechain.executors.wrapped_future import wrap_future
     from futurechain.failure import Failure
     from futurechain.flow.combinators import first, gather, race, reduce, some
@@ -72,8 +73,9 @@ __all__ = [
 
 _NAMES = {
     "executors.limit": ("limit",),
-    "executors.remote": ("ProcessPoolExecutor", "wrap_executor"),
+    "executors.standard_processes": ("ProcessPoolExecutor",),
     "executors.threads": ("ThreadPoolExecutor",),
+    "executors.wrapped": ("wrap_executor",),
     "executors.wrapped_future": ("wrap_future",),
     "failure": ("Failure",),
     "flow.combinators": ("first", "gather", "race", "reduce", "some"),

@@ -10,13 +10,13 @@ import concurrent.futures as cf
 import os
 from collections.abc import Callable, Coroutine, Generator
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast, overload
 from weakref import ref
 
 from futurechain import clock
 from futurechain.core import fast
 from futurechain.core.attaching import append_stage, attach_local, attach_stage, clean_up, kinds
-from futurechain.core.cancel import cancel_owned, expire
+from futurechain.core.cancel import cancel_owned, claim_to_cancel, expire
 from futurechain.core.flatten import pin
 from futurechain.core.handlers import (
     Callbacks,
@@ -32,7 +32,7 @@ from futurechain.core.handlers import (
 from futurechain.core.loop import INLINE_KINDS, InlineDependent, LocalDependent, QueuedDependent
 from futurechain.core.lost import Guard, finalize
 from futurechain.core.scheduler import chain_end, later
-from futurechain.core.state import Pending, claim, consumers
+from futurechain.core.state import Pending, consumers
 from futurechain.core.stdlib import StandardFuture
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
@@ -323,16 +323,18 @@ class Future(StandardFuture[T]):
         Returns:
             True if it is cancelled now; False if it is running, or settled otherwise.
         """
-        if self.running() or not claim(self):
-            return self.cancelled()
-        cancel_owned(self, Failure(CancelledError()))
-        return True
+        if claim_to_cancel(self):
+            cancel_owned(self, Failure(CancelledError()))
+        return self.cancelled()
 
     def __await__(self) -> Generator[Any, Any, T]:
-        self._observed()
-        if not self.done():
-            yield from later("suspend")(self)
-        return self.result()
+        try:
+            self._observed()
+            if not self.done():
+                yield from later("suspend")(self)
+            return self.result()
+        finally:
+            del self  # no cycle: exception, traceback, this frame, exception
 
     def __repr__(self) -> str:
         state = self._state.lower()
@@ -389,7 +391,8 @@ class Stage(Future[T]):
     """A future that its chain settles."""
 
     __slots__ = ()
-    __init__ = object.__init__
+    if not TYPE_CHECKING:  # it is called as that of Future is
+        __init__ = object.__init__
     _held_weakly = False
 
 
@@ -472,13 +475,13 @@ def _in_place(plain: Any, fast_form: Any) -> Any:
 
 
 _plain_then = Future.then
-Stage.set_result = StandardFuture.set_result
+Stage.set_result = StandardFuture.set_result  # type: ignore[method-assign]
 Future.set_result = _in_place(StandardFuture.set_result, fast.set_result)  # type: ignore[method-assign]
 Future.addCallback = _in_place(Future.addCallback, fast.add_callback)  # type: ignore[method-assign]
 Future.then = _in_place(_plain_then, fast.then_on_bare)  # type: ignore[method-assign]
-InlineStage.then = _in_place(_plain_then, fast.then_on_inline)
+InlineStage.then = _in_place(_plain_then, fast.then_on_inline)  # type: ignore[method-assign]
 succeed = _in_place(succeed, fast.succeed)
-SettledStage.then = _in_place(_plain_then, fast.then_on_settled)
+SettledStage.then = _in_place(_plain_then, fast.then_on_settled)  # type: ignore[method-assign]
 
 if os.environ.get("FUTURECHAIN_DEBUG", "").lower() not in {"", "0", "false", "no", "off"}:
     later("debug")()

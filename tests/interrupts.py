@@ -18,6 +18,7 @@ import argparse
 import concurrent.futures as cf
 import contextlib
 import dis
+import functools
 import gc
 import logging
 import random
@@ -26,9 +27,12 @@ import sys
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from types import CodeType
 from typing import Any, NamedTuple
 
 import futurechain
@@ -295,12 +299,12 @@ class ByTheClock:
     """Interrupt after so many seconds, if that is in the code of interest."""
 
     def __init__(self, seconds: float, folders: tuple[str, ...]) -> None:
-        self._seconds, self._folders, self.hit = seconds, folders, False
+        self._seconds, self._folders, self.hit, self.place = seconds, folders, False, ""
 
     def _arrive(self, _: int, frame: Any) -> None:
         name = frame.f_code.co_filename
         if name.startswith(self._folders) and frame.f_code.co_name not in NOT_OURS:
-            self.hit = True
+            self.hit, self.place = True, _place(frame)
             raise KeyboardInterrupt
 
     def __enter__(self) -> ByTheClock:
@@ -317,54 +321,80 @@ NOT_OURS = {"one_more", "settle", "source", "by_hand", "is_whole"}
 """Functions of this file that are no part of the helper."""
 
 LOOKS = frozenset(
-    number
-    for name, number in dis.opmap.items()
-    if name.startswith("CALL") or name in {"JUMP_BACKWARD", "RESUME", "POP_JUMP_BACKWARD_IF_TRUE", "RETURN_GENERATOR"}
+    number for name, number in dis.opmap.items() if name.startswith("CALL") or name in {"RESUME", "RETURN_GENERATOR"}
 )
 """Instructions after which CPython looks for signals; a few more than there are, in one version or the other."""
+JUMPS = frozenset(number for name, number in dis.opmap.items() if name == "JUMP_BACKWARD")
+"""Instructions in which it does so; of these the compiler believes that they raise nothing, and no `try` holds them."""
+
+
+@functools.cache
+def _places(code: CodeType) -> frozenset[int]:
+    """Return the offsets at which an interrupt may come."""
+    instructions = list(dis.get_instructions(code))
+    after = {following.offset for one, following in pairwise(instructions) if one.opcode in LOOKS}
+    return frozenset(after | {one.offset for one in instructions if one.opcode in JUMPS})
 
 
 class ByPlace:
     """Interrupt at the `number`-th place of those where CPython looks for signals in the code of interest."""
 
     def __init__(self, number: int, folders: tuple[str, ...]) -> None:
-        self._number, self._folders, self.seen, self.hit = number, folders, 0, False
-        self.place = ""
+        self._number, self._folders, self.seen, self.hit, self.place = number, folders, 0, False, ""
 
-    def _trace(self, frame: Any, event: str, _: object) -> Any:
-        code = frame.f_code
-        if not code.co_filename.startswith(self._folders) or code.co_name in NOT_OURS or code.co_name == "__del__":
-            return None  # what a finalizer raises goes nowhere anyhow
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        return _Frame(self, code.co_code)
+    def is_ours(self, code: CodeType) -> bool:
+        """Tell whether `code` is of interest; what a finalizer raises goes nowhere anyhow."""
+        return code.co_filename.startswith(self._folders) and code.co_name not in NOT_OURS | {"__del__"}
 
-    def count(self, frame: Any) -> None:
+    def arrive(self, code: CodeType, offset: int, frame: Any) -> None:
+        """Note that an instruction is about to be executed, and raise if this is the place."""
+        if self.hit or offset not in _places(code):
+            return
         self.seen += 1
         if self.seen == self._number:
-            self.hit = True
-            self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
+            self.hit, self.place = True, _place(frame)
             raise KeyboardInterrupt
 
     def __enter__(self) -> ByPlace:
-        sys.settrace(self._trace)
+        self._main = threading.get_ident()
+        if MONITORING is None:
+            sys.settrace(self._trace)
+        else:
+            MONITORING.use_tool_id(TOOL, "interrupts")
+            MONITORING.register_callback(TOOL, MONITORING.events.INSTRUCTION, self._monitor)
+            MONITORING.restart_events()
+            MONITORING.set_events(TOOL, MONITORING.events.INSTRUCTION)
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
+        if MONITORING is None:
+            sys.settrace(None)
+        else:
+            MONITORING.set_events(TOOL, 0)
+            MONITORING.register_callback(TOOL, MONITORING.events.INSTRUCTION, None)
+            MONITORING.free_tool_id(TOOL)
 
+    def _monitor(self, code: CodeType, offset: int) -> Any:
+        if not self.is_ours(code):
+            return MONITORING.DISABLE
+        return self.arrive(code, offset, sys._getframe(1)) if threading.get_ident() == self._main else None
 
-class _Frame:
-    """The trace function of one frame: it remembers which instruction came before."""
-
-    def __init__(self, place: ByPlace, code: bytes) -> None:
-        self._place, self._code, self._before = place, code, -1
-
-    def __call__(self, frame: Any, event: str, _: object) -> Any:
+    def _trace(self, frame: Any, event: str, _: object) -> Any:
+        """Trace one frame, where there is no ``sys.monitoring``."""
+        if not self.is_ours(frame.f_code):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode":
-            before, self._before = self._before, self._code[frame.f_lasti]
-            if before in LOOKS:
-                self._place.count(frame)
-        return self
+            self.arrive(frame.f_code, frame.f_lasti, frame)
+        return self._trace
+
+
+MONITORING: Any = getattr(sys, "monitoring", None)
+TOOL = 4
+
+
+def _place(frame: Any) -> str:
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
 
 
 def run_once(body: Callable[[World], object], interruption: ByTheClock | ByPlace) -> Verdict:
@@ -441,15 +471,18 @@ def folders(name: str) -> tuple[str, ...]:
     return BY_HAND if name == "by hand" else (LIBRARY,)
 
 
-def measure(name: str, wanted: int, chance: random.Random) -> Row:
+def measure(name: str, wanted: int, chance: random.Random, report: Callable[[str], object] = str) -> Row:
     """Interrupt a program by the clock until it was interrupted so often."""
     body = PROGRAMS[name]
     duration = max(_duration(body), 50e-6)
     verdicts: list[Verdict] = []
     for _ in range(wanted * 20):
-        verdict = run_once(body, ByTheClock(chance.uniform(1e-6, duration * 1.2), folders(name)))
+        interruption = ByTheClock(chance.uniform(1e-6, duration * 1.2), folders(name))
+        verdict = run_once(body, interruption)
         if verdict.interrupted:
             verdicts.append(verdict)
+        if verdict.lost:
+            report(interruption.place)
         if len(verdicts) == wanted:
             break
     return _row(name, verdicts)
@@ -464,7 +497,7 @@ def _duration(body: Callable[[World], object]) -> float:
     return sorted(times)[10]
 
 
-def go_through(name: str, stride: int = 1, *, report: Callable[[str], object] = str) -> Row:
+def go_through(name: str, stride: int = 1, report: Callable[[str], object] = str) -> Row:
     """Interrupt a program at every place, or every so many."""
     body, verdicts, number = PROGRAMS[name], [], 1
     while True:
@@ -474,7 +507,7 @@ def go_through(name: str, stride: int = 1, *, report: Callable[[str], object] = 
             return _row(name, verdicts)
         verdicts.append(verdict)
         if verdict.lost:
-            report(f"    {interruption.place}{' (locked)' if verdict.locked else ''}")
+            report(interruption.place)
         number += stride
 
 
@@ -488,8 +521,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=400, help="how many interrupted runs of each program")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    parser.add_argument("--places", action="store_true", help="interrupt at every place instead, and name the bad ones")
+    parser.add_argument("--places", action="store_true", help="interrupt at every place instead")
     parser.add_argument("--stride", type=int, default=1, help="with --places: at every so many")
+    parser.add_argument("--where", action="store_true", help="name the lines at which something was lost")
     parser.add_argument("programs", nargs="*", metavar="PROGRAM", help="by default all of them")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -497,14 +531,15 @@ def main() -> None:
     print(f"{'program':28}{'interrupted':>12}{'lost':>8}{'':>8}{'locked':>8}{'swallowed':>11}")
     chance = random.Random(options.seed)
     for name in options.programs or PROGRAMS:
+        places: Counter[str] = Counter()
+        note = lambda place, places=places: places.update([place])  # noqa: E731
         if options.places:
-            places: dict[str, int] = {}
-            row = go_through(name, options.stride, report=lambda text, p=places: p.update({text: p.get(text, 0) + 1}))
+            row = go_through(name, options.stride, note)
         else:
-            places, row = {}, measure(name, options.runs, chance)
+            row = measure(name, options.runs, chance, note)
         print(f"{row.name:28}{row.runs:12}{row.lost:8}{row.rate:8.1%}{row.locked:8}{row.swallowed:11}", flush=True)
-        for place, count in places.items():
-            print(f"{place}, {count} times")
+        for place, count in places.most_common() if options.where else ():
+            print(f"    {place}: {count}")
         for text in row.noise:
             print(f"    a finalizer raised {text}")
 

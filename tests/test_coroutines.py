@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures as cf
 import contextvars
+import gc
 import threading
 
 import pytest
@@ -447,3 +448,118 @@ def test_a_stage_made_in_a_step_is_run_before_it_is_waited_for():
         return doubled + 1
 
     assert walk().result(0) == 9
+
+
+# -- drivers that are not ours, notes, cycles -------------------------------------------------------------------------
+
+
+def test_a_driver_that_does_not_wait_is_told():
+    """A coroutine that somebody drives who sends values straight back gets a RuntimeError, and nothing blocks."""
+    steps = double(Future())
+    yielded = steps.send(None)
+    with pytest.raises(RuntimeError, match="ensure_future"):
+        steps.send(yielded)
+
+
+def test_twisteds_driver_is_told():
+    """The same under Twisted's own coroutines, as far as futures go; what is settled is no problem."""
+    twisted = pytest.importorskip("twisted.internet.defer")
+
+    assert twisted.ensureDeferred(double(succeed(2))).result == 4
+    failed = []
+    twisted.ensureDeferred(double(Future())).addErrback(lambda failure: failed.append(failure.type))
+    assert failed == [RuntimeError]
+
+
+@pytest.mark.parametrize("on", ["INLINE", "pool"])
+def test_an_error_has_a_note(on, pool):
+    """It names the coroutine or generator that raised it, as it does for any stage."""
+
+    async def broken():
+        raise KeyError
+
+    @inlineCallbacks
+    def generator():
+        yield
+        raise KeyError
+
+    future = ensure_future(broken(), on=pool if on == "pool" else None)
+
+    assert future.exception(10).__notes__[0].startswith("raised in stage broken")
+    assert generator().exception(10).__notes__[0].startswith("raised in stage generator")
+
+
+def test_what_needs_a_loop_says_where_the_coroutine_runs():
+    """A bare "no running event loop" has a note that names the stage and the way out."""
+
+    async def sleeps():
+        await asyncio.sleep(1)
+
+    for future in (ensure_future(sleeps()), succeed(0).then(lambda _: sleeps())):
+        error = future.exception(0)
+        assert isinstance(error, RuntimeError)
+        notes = "\n".join(error.__notes__)
+        assert "stage sleeps runs on INLINE" in notes
+        assert "run_coroutine_threadsafe" in notes
+
+
+def test_return_value_belongs_into_a_generator():
+    """Outside it is a TypeError."""
+    with pytest.raises(TypeError, match="returnValue"):
+        returnValue(1)
+    with pytest.raises(TypeError, match="returnValue"):
+        inlineCallbacks(lambda: returnValue(1))()
+
+
+async def fails(source):
+    await source
+    raise KeyError
+
+
+def failed():
+    source = Future()
+    ends = [ensure_future(fails(source))]
+    source.set_result(1)
+    ends.pop().exception(0)  # not in an assert, which would keep it
+
+
+def cancelled(start):
+    assert start(Future()).cancel()
+
+
+ENDS = {
+    "failed": failed,
+    "cancelled coroutine": lambda: cancelled(lambda source: ensure_future(double(source))),
+    "cancelled generator": lambda: cancelled(inlineCallbacks(lambda source: (yield source))),
+    "done": lambda: ensure_future(double(succeed(1))).result(0),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_no_cycle_is_left(end):
+    """However a coroutine or a generator ends, no garbage collection is needed to be rid of it."""
+    left = []
+    gc.disable()
+    try:
+        for _ in range(4):  # the first time makes what is made once; and other threads may leave something
+            ENDS[end]()
+            left.append(gc.collect())
+    finally:
+        gc.enable()
+
+    assert 0 in left
+
+
+@pytest.mark.parametrize("shape", ["chain", "tail"])
+def test_thousands_of_coroutines_need_no_stack(shape):
+    """In a chain, or all awaiting one future."""
+    source = last = Future()
+    for _ in range(20_000):
+        last = ensure_future(plain(last if shape == "chain" else source))
+    source.set_result(1)
+
+    assert last.result(0) == 1
+
+
+async def plain(future):
+    return await future

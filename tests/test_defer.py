@@ -1453,6 +1453,7 @@ def test_an_unhandled_error_is_reported_once(how: str, caplog: pytest.LogCapture
 
 def test_a_handled_error_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     """An errback, whoever takes the result away, ``future.result()`` and ``consumeErrors`` handle an error."""
+    gc.collect()  # what other tests have left
     with caplog.at_level(logging.ERROR, "futurechain"):
         ours.fail(ValueError()).addErrback(lambda _: None)
         inner = ours.fail(ValueError())
@@ -1498,6 +1499,7 @@ def test_whatever_waits_holds_what_it_waits_for() -> None:
 
 def test_a_dropped_deferred_is_silent(caplog: pytest.LogCaptureFixture) -> None:
     """One that is never fired, with callbacks or a future that nobody kept, is nothing to report."""
+    gc.collect()  # what other tests have left
     with caplog.at_level(logging.WARNING, "futurechain"):
         ours.Deferred[int]().addCallback(str).addErrback(print)
         assert not ours.Deferred[int]().addCallback(str).future.done()

@@ -31,6 +31,7 @@ CORE = (
     ("flatten",),
     ("loop",),
     ("cancel", "stdlib", "attaching"),
+    ("delivery",),
     ("fast", "lost"),
     ("__init__",),
 )

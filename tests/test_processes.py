@@ -20,7 +20,7 @@ import pytest
 import work
 from futurechain import INLINE, Future, ProcessPoolExecutor, ThreadPoolExecutor, fail, succeed, wrap_executor
 from futurechain.errors import ExecutorShutdownError, StagePicklingError
-from futurechain.executors.remote import call_there, time_there
+from futurechain.executors.parcel import call_there, time_there
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 
@@ -391,12 +391,14 @@ def test_any_error_of_pickling_is_explained(processes):
     assert "RuntimeError" in repr(error.__cause__)
 
 
-def test_a_broken_pool_is_nobodys_stage():
-    """All its futures share that error, so it gets no note of one of them."""
+def test_each_stage_of_a_broken_pool_has_an_error_of_its_own():
+    """With a note of its own name, although the pool gave one exception to all."""
     with ProcessPoolExecutor(1) as pool:
-        error = pool.submit(work.die).exception(30)
-    assert isinstance(error, BrokenProcessPool)
-    assert getattr(error, "__notes__", []) == []
+        stages = [pool.submit(work.die), pool.submit(work.double, 1).then(work.double)]
+        errors = [stage.exception(30) for stage in stages]
+    assert all(isinstance(error, BrokenProcessPool) for error in errors)
+    assert errors[0] is not errors[1]
+    assert [error.__notes__[0].split(",")[0] for error in errors] == ["raised in stage die", "raised in stage double"]
 
 
 def test_what_cannot_be_built_anew_is_told_by_the_worker():

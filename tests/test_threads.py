@@ -5,6 +5,8 @@ from __future__ import annotations
 import concurrent.futures as cf
 import contextvars
 import gc
+import importlib.util
+import queue
 import subprocess
 import sys
 import textwrap
@@ -300,18 +302,12 @@ def test_repr_tells_the_state(pool):
 def test_interpreter_exit_ends_chains():
     """At interpreter exit the chains of a pool nobody closed still end; submitting then is refused."""
     program = """
-        import atexit, concurrent.futures.thread, threading
+        import atexit, threading
         from futurechain import ThreadPoolExecutor
         pool = ThreadPoolExecutor(1)
         gate = threading.Event()
         pool.submit(gate.wait, 10).then(str).then(print)
-
-        def open_at_exit():
-            while not concurrent.futures.thread._shutdown:
-                pass
-            gate.set()
-
-        threading.Thread(target=open_at_exit).start()
+        threading._register_atexit(gate.set)  # what is registered last is called first: the end has begun
 
         def late():
             try:
@@ -424,17 +420,6 @@ def test_standard_attributes(pool):
     assert pool._shutdown is False
 
 
-def test_a_bug_in_the_machinery_costs_no_worker(caplog, monkeypatch):
-    """Whatever gets out of a task is logged, and the worker goes on."""
-    with ThreadPoolExecutor(1) as pool:
-        task = pool.submit(int)
-        task.result(10)
-        pool._scheduler.queue.put(3)
-        assert pool.submit(int).result(10) == 0
-
-    assert "Exception in worker" in caplog.text
-
-
 def test_the_interpreter_exits_although_a_stage_waits():
     """A stage behind a future that nobody will settle holds up no exit."""
     program = (
@@ -446,3 +431,207 @@ def test_the_interpreter_exits_although_a_stage_waits():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert (run.stdout, run.stderr) == ("", "")
+
+
+# -- waiting workers, and begun work first ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda future: future.result(10),
+        lambda future: future.exception(10) or 3,
+        lambda future: len(cf.wait([future], 10).done) + 2,
+        lambda future: next(cf.as_completed([future], 10)).result(),
+    ],
+)
+def test_a_worker_that_waits_runs_what_it_waits_for(wait):
+    """On a pool of one, at any depth."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def nest(depth):
+            return wait(pool.submit(nest, depth - 1)) if depth else 3
+
+        assert pool.submit(nest, 5).result(30) == 3
+
+
+def test_a_waiting_worker_runs_that_work_alone_and_in_its_context():
+    """What was queued before stays queued, and the task sees the context in which it was submitted."""
+    order = []
+    with ThreadPoolExecutor(1) as pool:
+
+        def outer():
+            pool.submit(order.append, "queued before")
+            VARIABLE.set("inner")
+            inner = pool.submit(lambda: order.append("waited for") or VARIABLE.get())
+            VARIABLE.set("outer")
+            return inner.result(10), VARIABLE.get()
+
+        assert pool.submit(outer).result(10) == ("inner", "outer")
+    assert order == ["waited for", "queued before"]
+
+
+def test_begun_work_goes_first():
+    """Stages, and what tasks and handlers submit, come before tasks that have not begun."""
+    order, gate = [], threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(gate.wait, 10)
+        for number in range(3):
+            pool.submit(order.append, number)
+        first.then(lambda _: order.append("stage"))
+        first.then(lambda _: order.append("branch") or (pool.submit(order.append, "inside") and None))
+        gate.set()
+
+    assert order == ["stage", "branch", "inside", 0, 1, 2]
+
+
+def test_few_intermediate_results_are_held():
+    """A thousand `submit(load).then(reduce)` hold as many of what `load` returns as there are workers, nearly."""
+
+    class Page:
+        alive, most = 0, 0
+
+        def __init__(self):
+            Page.alive += 1
+            Page.most = max(Page.most, Page.alive)
+
+        def __del__(self):
+            Page.alive -= 1
+
+    with ThreadPoolExecutor(2) as pool:
+        stages = [pool.submit(Page).then(lambda page: 1) for _ in range(1000)]
+    assert sum(stage.result() for stage in stages) == 1000
+    assert Page.most <= 8
+
+
+def test_a_queued_task_and_a_carried_stage_can_be_cancelled():
+    """A worker holds the one that it runs, and no other."""
+    gate, entered, ran = threading.Event(), threading.Event(), []
+    with ThreadPoolExecutor(1) as pool:
+        task = pool.submit(lambda: entered.set() or gate.wait(10))
+        queued = pool.submit(ran.append, "queued")
+        stage = task.then(lambda _: ran.append("stage"))
+        local = task.addCallback(lambda _: stage.cancel())
+        assert entered.wait(10)
+        assert queued.cancel()
+        gate.set()
+        assert local.result(10) is True
+
+    assert ran == []
+
+
+# -- what others do with a pool ---------------------------------------------------------------------------------------
+
+
+def test_items_that_are_drained_look_like_the_standard_ones():
+    """With `future`, `fn`, `args`, `kwargs` and `task`; the pool neither runs them nor waits for them any more."""
+    gate = threading.Event()
+    pool = ThreadPoolExecutor(1)
+    running = pool.submit(gate.wait, 10)
+    futures = [pool.submit(pow, base, exp=2) for base in range(4)]
+    behind = [future.then(str) for future in futures]
+    assert pool._work_queue.qsize() == 4
+
+    items = []
+    while not pool._work_queue.empty():
+        items.append(pool._work_queue.get(block=False))
+    with pytest.raises(queue.Empty):
+        pool._work_queue.get_nowait()
+
+    assert [(item.future, item.fn, item.args, item.kwargs) for item in items] == [
+        (future, pow, (base,), {"exp": 2}) for base, future in enumerate(futures)
+    ]
+    assert items[2].task == (pow, (2,), {"exp": 2})
+    items[2].run()
+    items[3].future.set_result("by hand")
+    assert futures[2].result(0) == 4
+
+    del items
+    gate.set()
+    assert behind[3].result(10) == "by hand"
+    pool.shutdown()
+    assert running.result(0) is True
+    assert [future.cancelled() for future in futures] == [True, True, False, False]
+    assert behind[0].cancelled()
+
+
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_green_threads(library):
+    """The pool works with both kinds of green threads, on which whatever blocks must be what they have patched."""
+    if importlib.util.find_spec(library) is None:  # not imported here: they change what this process does
+        pytest.skip(f"{library} is not installed")
+    program = f"""
+        import warnings
+        warnings.simplefilter("ignore")
+        if "{library}" == "gevent":
+            from gevent import monkey
+            monkey.patch_all()
+        else:
+            import eventlet
+            eventlet.monkey_patch()
+        import concurrent.futures as cf
+        import time
+        from futurechain import ThreadPoolExecutor, delay, gather
+        seen = []
+        with ThreadPoolExecutor(2) as pool:
+            assert [task.result() for task in [pool.submit(time.sleep, 0.05) for _ in range(5)]] == [None] * 5
+            assert pool.submit(int).then(lambda v: pool.submit(abs, v - 1)).then(str).result(10) == "1"
+            assert list(pool.map(abs, [-1, -2])) == [1, 2]
+            assert gather(*[pool.submit(abs, -n) for n in range(3)]).result(10) == (0, 1, 2)
+            assert delay(0.05, 5).then(str).result(10) == "5"
+            assert pool.submit(lambda: pool.submit(lambda: 7).result(10)).result(10) == 7
+            assert len(cf.wait([pool.submit(abs, -n) for n in range(3)], 10).done) == 3
+            pool.submit(time.sleep, 0.05).then(seen.append)
+        print(seen)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (run.stdout, run.stderr) == ("[None]\n", "")
+
+
+def test_shutdown_waits_for_a_worker_that_is_being_started(monkeypatch):
+    """However long that takes."""
+    gate, ended = threading.Event(), []
+    start = threading.Thread.start
+
+    def slow(thread):
+        if thread.name.startswith("slow"):
+            gate.wait(10)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", slow)
+    pool = ThreadPoolExecutor(2, "slow", ended.append, ("began",))
+    submitter = threading.Thread(target=pool.submit, args=(int,))
+    submitter.start()
+    while not pool._threads:
+        pass
+    closer = threading.Thread(target=lambda: pool.shutdown() or ended.append("shut down"))
+    closer.start()
+    closer.join(0.05)
+    assert ended == []
+    gate.set()
+    submitter.join(10)
+    closer.join(10)
+    assert ended == ["began", "shut down"]
+    assert not any(thread.is_alive() for thread in pool._threads)
+
+
+def test_chains_against_shutdown(hectic):
+    """What other threads attach while the pool shuts down is run, or refused with the remedy; nothing is lost."""
+    for _ in range(200):
+        pool, barrier, stages = ThreadPoolExecutor(2), threading.Barrier(2), []
+        root = pool.submit(int)
+
+        def attach(barrier=barrier, root=root, stages=stages, pool=pool):
+            barrier.wait()
+            stages.extend(root.then(lambda _: pool.submit(int).then(str)) for _ in range(5))
+
+        thread = threading.Thread(target=attach)
+        thread.start()
+        barrier.wait()
+        pool.shutdown()
+        thread.join()
+        for stage in stages:
+            error = stage.exception(10)
+            assert stage.result(0) == "0" if error is None else isinstance(error, RuntimeError)

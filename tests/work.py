@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 
 def add(left, right):
@@ -98,6 +99,18 @@ def raise_two_arguments(*_):
 class Unwilling:
     def __reduce__(self):
         raise RuntimeError("not me")
+
+
+def nap(seconds):
+    time.sleep(seconds)
+
+
+def is_none(value):
+    return value is None
+
+
+def touch(path):
+    Path(path).touch()
 
 
 def wait_a_moment(*_):

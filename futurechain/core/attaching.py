@@ -44,7 +44,7 @@ class Kinds:
     twisted: type[Any]
 
 
-kinds = Kinds()
+kinds: Kinds = Kinds()
 
 
 # -- the two families -------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def attach_stage(source: Any, handler: Any, executor: Any = None) -> Any:
     stage._context = copy_context()
     stage._call = None
     _fill(stage, handler, scheduler)
-    scheduler.register(stage)
+    scheduler.register(stage, source)
     return _attach(source, stage)
 
 

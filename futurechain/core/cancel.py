@@ -14,7 +14,7 @@ from futurechain.core.thread_state import current
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
 
-__all__ = ["cancel_owned", "expire", "let_go", "release"]
+__all__ = ["cancel_owned", "claim_to_cancel", "expire", "let_go", "release"]
 
 
 def cancel_owned(future: Any, failure: Failure) -> None:
@@ -65,15 +65,17 @@ def release(source: Any, child: Any, *, shielded: bool = False) -> list[Any]:
     detach(source, child)
     if shielded or is_consumed(source):
         return []
-    if _claim_waiting(source):
+    if claim_to_cancel(source):
         return [source]
     if not source.done():  # type: ignore[attr-defined]  # every State is a future
         source.__dict__["_unwanted"] = True  # left to end; how it ends is of no interest any more
     return []
 
 
-def _claim_waiting(future: Any) -> bool:
-    return not future.running() and claim(future)
+def claim_to_cancel(future: Any) -> bool:
+    """Claim `future`, unless it runs, and whoever runs it does not stop when asked."""
+    stop = getattr(source_of(future), "stop", None)
+    return (not future.running() if stop is None else bool(stop())) and claim(future)
 
 
 def expire(target: weakref.ref[Any], failure: Failure) -> None:

@@ -49,7 +49,7 @@ from futurechain.core.state import (
 from futurechain.core.thread_state import ThreadState, current
 from futurechain.failure import Failure
 
-__all__ = ["PLAIN_VALUES", "TakeOver", "break_ring", "is_ring", "pin", "resolve"]
+__all__ = ["PLAIN_VALUES", "TakeOver", "break_ring", "downstream", "is_ring", "pin", "resolve", "upstream"]
 
 PLAIN_VALUES = frozenset(
     {type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, object, type}
@@ -175,8 +175,8 @@ class TakeOver:
     __slots__ = ("key", "target")
 
     def __init__(self, stage: Any) -> None:
-        self.target = stage
-        self.key = ~id(stage)
+        self.target: Any = stage
+        self.key: int = ~id(stage)
 
     def _is_waiting(self) -> bool:
         """Tell whether the stage is not settled yet."""
@@ -252,7 +252,7 @@ def is_ring(stage: Any, inner: Any) -> bool:
     """Tell whether `inner`, for which `stage` waits now, waits for `stage`."""
     if inner._source is None or not has_dependents(stage):
         return False
-    return any(up is stage or down is inner for down, up in zip(_below(stage), _above(inner), strict=False))
+    return any(up is stage or down is inner for down, up in zip(downstream(stage), upstream(inner), strict=False))
 
 
 def break_ring(stage: Any, inner: Any) -> None:
@@ -262,7 +262,7 @@ def break_ring(stage: Any, inner: Any) -> None:
         _settle_later(stage, _cycle(inner))
 
 
-def _above(future: Any) -> Iterator[Any]:
+def upstream(future: Any) -> Iterator[Any]:
     """Iterate over `future` and all that it waits for."""
     todo, seen = [iter((future,))], set[int]()
     while todo:
@@ -277,7 +277,7 @@ def _above(future: Any) -> Iterator[Any]:
             todo.append(iter(one.sources()))
 
 
-def _below(future: Any) -> Iterator[Any]:
+def downstream(future: Any) -> Iterator[Any]:
     """Iterate over all that waits for `future`."""
     todo, seen = [consumers(future)], set[int]()
     while todo:

@@ -20,7 +20,7 @@ from typing import (
 
 from futurechain.core.handlers import check_handler
 from futurechain.defer.engine import run
-from futurechain.defer.state import State, fire
+from futurechain.defer.state import State, fire, reserve_room
 from futurechain.failure import Failure
 
 if TYPE_CHECKING:
@@ -185,6 +185,7 @@ class Adding(State, Generic[T]):
 
     def chainDeferred(self, d: Deferred[T]) -> Deferred[None]:
         """Fire `d` with the outcome of this Deferred, whose own result is None from then on; return this Deferred."""
+        reserve_room(self)
         return cast("Deferred[None]", self._add((None, None, _Chained(d))))
 
 

@@ -35,6 +35,8 @@ GO: Any = object()
 """For `run`: take the ticket, if the Deferred is idle."""
 OWNED: Any = object()
 """For `run`: the caller has the ticket."""
+MUCH = 20
+"""How many frames of Python's it may take to resume a coroutine, and to note what it raises."""
 FEW = 8
 """With more callbacks than these, they are taken out together: to take out the first one is linear."""
 _interrupts: list[BaseException] = []
@@ -54,7 +56,10 @@ def run(current: Any, outcome: Any = GO) -> bool:
     Raises:
         RecursionError: if there is no room on the stack; then nothing has changed.
     """
-    _have_room()
+    if current._is_driving:
+        _have_room(MUCH)
+    elif outcome is not GO:
+        _have_some()
     try:
         if outcome is GO:
             if not current._ticket:
@@ -71,7 +76,11 @@ def run(current: Any, outcome: Any = GO) -> bool:
     below: Any = None
     outcome = None  # no cycle: a traceback may keep this frame
     while current is not None:
-        current, rest = _advance(current)
+        try:
+            current, rest = _advance(current)
+        except RecursionError:  # a callback that was added here and now has found no room, and nor has its failure
+            current._ticket.append(IDLE)
+            raise
         if rest is not None:
             below = rest, below
         while current is None and below is not None:
@@ -83,12 +92,18 @@ def run(current: Any, outcome: Any = GO) -> bool:
     return True
 
 
-def _have_room() -> None:
+def _have_some() -> None:
     """Raise RecursionError, here and now, where there is no room for `_advance` and what it cannot do without."""
     _have_more()
 
 
 def _have_more() -> None: ...
+
+
+def _have_room(frames: int) -> None:
+    """Do the same for what resumes a coroutine."""
+    if frames:
+        _have_room(frames - 1)
 
 
 def _advance(current: Any) -> tuple[Any, Any]:
@@ -115,15 +130,16 @@ def _advance(current: Any) -> tuple[Any, Any]:
             current.result = result
             failed = False
             if type(result) not in PLAIN_VALUES and issubclass(type(result), SPECIAL):
-                outcome = result if isinstance(result, State) else _interpret(current, result)
-                if isinstance(outcome, State):
-                    current.result = result = outcome
+                if not isinstance(result, State):
+                    result = _interpret(current, result)
+                    if result is PENDING:  # then `current` is not ours any more
+                        return None, None
+                    current.result = result
+                if isinstance(result, State):
                     outcome = take_now(result) if result.called else PENDING
                     if outcome is PENDING:
                         return wait_for(current, result, current), None
-                elif outcome is PENDING:
-                    return None, None
-                current.result = result = outcome
+                    current.result = result = outcome
                 failed = type(result) not in PLAIN_VALUES and is_failure(result)
         if failed or current._unhandled is not None:
             _tell(current, failed)

@@ -51,8 +51,8 @@ class Share:
     __slots__ = ("deferred", "future", "takes")
 
     def __init__(self, deferred: Any, takes: bool) -> None:
-        self.deferred = weakref.ref(deferred)
-        self.takes = takes
+        self.deferred: weakref.ref[Any] = weakref.ref(deferred)
+        self.takes: bool = takes
         self.future: Any = None
 
     def make(self) -> Future[Any]:
@@ -92,7 +92,7 @@ class Source:
     __slots__ = ("deferred",)
 
     def __init__(self, deferred: weakref.ref[Any]) -> None:
-        self.deferred = deferred
+        self.deferred: weakref.ref[Any] = deferred
 
     def sources(self) -> list[Any]:
         """Return the futures behind: none. Rings with a Deferred in them are found from there."""
@@ -183,6 +183,6 @@ def _resume(deferred: Any, branch: Any) -> None:
 def source_of(future: Any) -> State | None:
     """Return the Deferred that `future` waits for, over however many other futures."""
     while isinstance(future, cf.Future):
-        future = getattr(future, "_parent", None)
+        future = getattr(future, "_source", None)
         future = future() if isinstance(future, weakref.ref) else future
     return future.deferred() if isinstance(future, Source) else None

@@ -54,6 +54,7 @@ __all__ = [
     "fire",
     "handled",
     "is_failure",
+    "reserve_room",
     "take",
     "take_now",
     "wait_for",
@@ -83,6 +84,8 @@ class State:
     """What it waits for: a Deferred, or a future."""
     _is_awaited = False
     """Whether another Deferred waits, or has waited, for this one."""
+    _is_driving = False
+    """Whether a relay waits for it, over however many others: to resume a coroutine needs room on the stack."""
     _unhandled: Unhandled | None = None
     """Reports its failure, if that is how it is when it goes."""
     _cancellers: Any = None
@@ -196,13 +199,22 @@ def wait_for(waiter: Any, inner: Any, relay: Any) -> Any:
         TypeError: if `inner` waits for `waiter`; then nothing has changed.
     """
     entry = (None, None, relay)
+    if relay is not waiter or waiter._is_driving:
+        reserve_room(inner)
     inner._is_awaited = True
     waiter._awaited = inner
     inner._callbacks.append(entry)
-    if waiter._is_awaited and is_ring(waiter, inner) and _withdraw(inner, entry):
+    if waiter._is_awaited and _is_ring(waiter, inner) and _withdraw(inner, entry):
         waiter._awaited = None
         raise TypeError(f"{inner!r} waits for the one that it was returned to: a cycle")
     return inner if inner.called and not inner._pauses and take(inner) else None
+
+
+def reserve_room(inner: Any) -> None:
+    """Tell `inner`, and what that waits for, that they have a relay, such as a coroutine, to go on with."""
+    while inner is not None and not inner._is_driving:
+        inner._is_driving = True
+        inner = inner._awaited if isinstance(inner._awaited, State) else None
 
 
 def _withdraw(inner: Any, entry: Any) -> bool:
@@ -213,9 +225,12 @@ def _withdraw(inner: Any, entry: Any) -> bool:
     return True
 
 
-def is_ring(waiter: Any, inner: Any) -> bool:
+def _is_ring(waiter: Any, inner: Any) -> bool:
     """Tell whether `inner`, for which `waiter` waits now, waits for `waiter`."""
-    return any(up is waiter or down is inner for up, down in zip(_above(inner), _below(waiter), strict=False))
+    try:
+        return any(up is waiter or down is inner for up, down in zip(_above(inner), _below(waiter), strict=False))
+    except RecursionError:  # deep in the stack; by now the one that waits is not ours to fail
+        return False
 
 
 def _above(deferred: Any) -> Iterator[Any]:

@@ -25,13 +25,11 @@ from typing import Any, ParamSpec, TypeVar, cast
 from futurechain import clock
 from futurechain.core import callback_threads
 from futurechain.core.attaching import MISSING, new_task
-from futurechain.core.loop import settle
+from futurechain.core.flatten import upstream
 from futurechain.core.scheduler import Call, Scheduler, scheduler_of
-from futurechain.core.state import claim
 from futurechain.core.thread_state import current
 from futurechain.errors import ExecutorShutdownError
-from futurechain.executors.threads import refusal
-from futurechain.failure import Failure
+from futurechain.executors.pool import fail, refusal
 from futurechain.future import ExecutorStage, Future
 
 __all__ = ["LimitedExecutor", "limit"]
@@ -74,11 +72,26 @@ class _View(Scheduler):
     def takes_closures(self) -> bool:
         return self._inner.takes_closures()
 
-    def register(self, stage: Any) -> None:
-        if self.closing and not self._is_inside():
+    def register(self, stage: Any, source: Any = None) -> None:
+        if self.closing and not self._is_inside(source):
             return  # it will be refused when its turn comes; an error before that still passes through
         self.pending[id(stage)] = stage
-        self._inner.register(stage)
+        self._inner.register(stage, source)
+
+    def is_registered(self, stage: Any) -> bool:
+        """Tell whether `stage` was taken, and is not settled."""
+        return id(stage) in self.pending and _is_registered(self._inner, stage)
+
+    def admit(self, task: Any) -> None:
+        """Register a task that is submitted.
+
+        Raises:
+            RuntimeError: if it is refused, here or by the executor.
+        """
+        self.register(task)
+        if not self.is_registered(task):
+            closed = self._inner if self.pending.pop(id(task), None) is not None else self
+            raise RuntimeError(f"cannot schedule new futures after shutdown of {closed.name}")
 
     def unregister(self, stage: Any) -> None:
         self._inner.unregister(stage)
@@ -103,8 +116,8 @@ class _View(Scheduler):
                 self.queue.append((stage, call))
         if known:
             self.pump()
-        elif claim(stage):
-            settle(stage, Failure(ExecutorShutdownError(refusal(self.name))))
+        else:
+            fail(stage, ExecutorShutdownError(refusal(self.name)), call)
 
     def pump(self) -> None:
         """Start what may be started; in the loop that this thread is in already, if it is."""
@@ -140,8 +153,12 @@ class _View(Scheduler):
             self._timer = clock.call_later(seconds, callback_threads.run, self.pump)
         return not seconds
 
-    def _is_inside(self) -> bool:
-        return current.thread.within is not None and current.thread.within in (self, self._inner)
+    def _is_inside(self, source: Any) -> bool:
+        """Tell whether what is attached to `source` here and now belongs to a chain that has begun."""
+        within = current.thread.within
+        if within is not None and within in (self, self._inner):
+            return True
+        return source is not None and any(id(one) in self.pending for one in upstream(source))
 
     # -- room in the queue --------------------------------------------------------------------------------------------
 
@@ -185,10 +202,9 @@ class _View(Scheduler):
     # -- ending -------------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise RuntimeError if no new work is taken any more."""
-        for one in (self, self._inner):
-            if getattr(one, "closing", False) and not self._is_inside():
-                raise RuntimeError(f"cannot schedule new futures after shutdown of {one.name}")
+        """Raise RuntimeError if the executor takes no new work any more."""
+        if getattr(self._inner, "closing", False) and not self._is_inside(None):
+            raise RuntimeError(f"cannot schedule new futures after shutdown of {self._inner.name}")
 
     def close(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more outside work; cancel what is pending, or wait for it, if asked to."""
@@ -201,7 +217,7 @@ class _View(Scheduler):
             for stage in tuple(self.pending.values()):
                 stage.cancel()
         with self._lock:
-            quiet: Future[None] | None = Future() if wait and self.pending and not self._is_inside() else None
+            quiet: Future[None] | None = Future() if wait and self.pending and not self._is_inside(None) else None
             if quiet is not None:
                 self._quiet.append(quiet)
         if quiet is not None:
@@ -225,6 +241,11 @@ class _Rate:
             return wait
         last.append(now)
         return 0.0
+
+
+def _is_registered(scheduler: Any, stage: Any) -> bool:
+    asked = getattr(scheduler, "is_registered", None)
+    return asked is None or bool(asked(stage))
 
 
 def _tell(waiting: list[Future[None]]) -> None:
@@ -274,8 +295,7 @@ class LimitedExecutor(cf.Executor):
         task = new_task(ExecutorStage, fn, view)
         task._call = None
         task._context = copy_context()
-        view.check()
-        view.register(task)
+        view.admit(task)
         view.start(task, (fn, args, kwargs))
         return cast("Future[T]", task)
 

@@ -1,17 +1,20 @@
-"""A thread pool whose futures chain: the standard one's interface over a worker loop of its own.
+"""A thread pool whose futures chain: the standard one's interface over workers of its own.
 
 Theory of operation
--------------------
-A task *is* the future that ``submit`` returns; workers take it from one ``SimpleQueue`` and execute it, then carry on
-with the first stage of the chain that belongs to this pool, and come back for the next.
+------------------- A task *is* the future that ``submit`` returns. There are two queues: ``begun`` for stages, and
+for what the tasks, handlers and coroutines of begun chains submit; ``fresh`` for what comes from outside. A worker
+takes from the first as long as there is anything; ``popleft`` decides who runs a task. It runs that, carries on with
+the first stage of the chain that belongs to this pool, and comes back for the next.
 
-``pending`` holds every task and stage that is still to be settled here, submitted or not. It is what a shutdown waits
-for, so whole chains end. One order of steps makes that safe without a lock: whoever brings work puts it into
-``pending`` **first** and looks at ``closing`` **then**; a worker leaves when it sees ``closing`` **first** and finds
-``pending`` empty **then**. Whatever the schedule, either the work is refused, or the workers stay.
+*Sleeping, or waking?* A worker without work puts a lock of its own into ``idle`` **first** and looks at the queues
+**then**; whoever brings work puts it into a queue **first** and looks at ``idle`` **then**. So one of the two sees
+the other. Who takes a lock out of ``idle``, by ``pop`` or ``remove``, decides whether the worker is woken, or goes on
+by itself. A lock that is not in ``idle`` belongs to a worker that is at work, or on its way to it: when all are in
+there, and the queues are empty, the pool is at rest (`ThreadScheduler.is_working`). A worker that is being started
+counts as working.
 
-Chains hold the pool's `_Crew`, never the executor: an executor that is collected closes its callback_threads, which still ends
-what was begun.
+See `pool` for how it ends. No lock is held while anything else is done, so a signal handler, a finalizer or a fork may
+come at any point. Locks and threads are taken from ``threading``, where gevent and eventlet put theirs.
 """
 
 from __future__ import annotations
@@ -21,182 +24,228 @@ import logging
 import os
 import threading
 import weakref
-from _queue import SimpleQueue
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from futurechain.core.scheduler import Call, Scheduler
-from futurechain.errors import ExecutorShutdownError
-from futurechain.failure import Failure
 from futurechain.core.attaching import MISSING, new_task
-from futurechain.future import ExecutorStage, Future
+from futurechain.core.loop import execute
+from futurechain.core.observers import watch
+from futurechain.core.scheduler import Call
 from futurechain.core.state import claim
 from futurechain.core.thread_state import current
-from futurechain.core.loop import execute, settle
-from futurechain.core.observers import watch
+from futurechain.executors import exit as interpreter
+from futurechain.executors.mapping import Mapping
+from futurechain.executors.pool import PoolScheduler, fail, refuse
+from futurechain.executors.work_queue import WorkQueue
+from futurechain.future import ExecutorStage, Future
 
-__all__ = ["ThreadPoolExecutor", "refusal"]
+__all__ = ["ThreadPoolExecutor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-logger = logging.getLogger("concurrent.futures")
+logger: logging.Logger = logging.getLogger("concurrent.futures")
+BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 
 
-def refusal(name: str) -> str:
-    """Return the message of a refused stage, with the remedy."""
-    return (
-        f"cannot schedule new futures after shutdown of {name}; "
-        "go on with on=INLINE, or on= an executor that is still open"
-    )
-
-
-class _Crew(Scheduler):
+class ThreadScheduler(PoolScheduler):
     """The workers of one pool, and what they have to do."""
 
-    __slots__ = ("broken", "closing", "hired", "idle", "initializer", "most", "pending", "queue", "threads")
+    starts_anywhere = True
+    __slots__ = ("begun", "broken", "fresh", "hired", "idle", "initializer", "most", "present", "threads")
 
     def __init__(self, name: str, most: int, initializer: Callable[[], object] | None) -> None:
         super().__init__(name)
         self.most = most
         self.initializer = initializer
-        self.queue: Any = SimpleQueue()
-        self.pending: dict[int, Any] = {}
+        self.broken = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self.begun: deque[Any] = deque()
+        self.fresh: deque[Any] = deque()
         self.threads: set[threading.Thread] = set()
-        self.idle: list[None] = []
-        """One token for each worker that waits for work."""
-        self.closing = False
-        self.broken: str | None = None
+        self.present: set[threading.Thread] = set()
+        """Those that have not left."""
+        self.idle: list[Any] = []
+        """A lock for each worker that waits for work: whoever takes one releases it."""
         self.hired = 0
 
-    # -- taking work --------------------------------------------------------------------------------------------------
+    def forget(self) -> None:
+        super().forget()
+        self._begin()
 
-    def register(self, stage: Any) -> None:
-        self.pending[id(stage)] = stage
-        if self.closing and current.thread.within is not self:
-            self.unregister(stage)  # it will be refused when its turn comes; an error before that still passes through
-
-    def unregister(self, stage: Any) -> None:
-        self.pending.pop(id(stage), None)
-        if self.closing and not self.pending:
-            self.queue.put(None)
+    # -- taking work ----------------------------------------------------------------------------------------------
 
     def submit(self, task: Any) -> None:
         """Queue a task; refuse it by raising."""
         self.pending[id(task)] = task
+        if self.closing or self.broken:
+            self._check(task)
         if watch.on:
             watch.queued(task)
-        if self.broken or self.closing or standard._shutdown:
-            self.check(task)
-        self.queue.put(task)
-        if self.idle or len(self.threads) < self.most:
-            self.staff()
+        (self.fresh if current.thread.within is None else self.begun).append(task)
+        idle = self.idle
+        if idle:
+            try:
+                idle.pop().release()  # what `staff` does, in place
+            except IndexError:
+                self._staff_for(task)
+        elif len(self.present) < self.most:
+            self._staff_for(task)
 
-    def check(self, task: Any) -> None:
-        """Raise: no new work is taken any more."""
-        self.unregister(task)
+    def _staff_for(self, task: Any) -> None:
+        """Have a worker for `task`; withdraw it and raise if no thread can be started, and there is none."""
+        try:
+            self.staff()
+        except RuntimeError:
+            if not self.present and claim(task):
+                self.unregister(task)
+                raise
+
+    def _check(self, task: Any) -> None:
+        """Refuse what comes from outside, or to a broken pool."""
         if self.broken:
-            raise BrokenThreadPool(self.broken)
-        if standard._shutdown:
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        raise RuntimeError(f"cannot schedule new futures after shutdown of {self.name}")
+            self.pending.pop(id(task), None)
+            raise BrokenThreadPool(BROKEN)
+        self.admit(task)
 
     def start(self, stage: Any, call: Call) -> None:
         stage._call = call
-        if id(stage) not in self.pending:
-            return _fail(stage, ExecutorShutdownError(refusal(self.name)))
+        if not self.is_registered(stage):
+            return refuse(stage, self, call)
         if self.broken:
-            return _fail(stage, BrokenThreadPool(self.broken))
-        self.queue.put(stage)
+            return fail(stage, BrokenThreadPool(BROKEN), call)
+        self.begun.append(stage)
         try:
             self.staff()
-        except RuntimeError as error:  # no thread can be started; with none at all, nobody would ever come
-            if not self.threads:
-                _fail(stage, error)
+        except RuntimeError as error:
+            if not self.present:  # with no thread at all, nobody would ever come
+                fail(stage, error, call)
         return None
+
+    def take(self) -> Any:
+        """Take the next task or stage; None if there is none."""
+        while queue := self.begun or self.fresh:
+            try:
+                return queue.popleft()  # decides who has it
+            except IndexError:
+                pass
+        return None
+
+    # -- workers --------------------------------------------------------------------------------------------------
+
+    def is_working(self) -> bool:
+        return len(self.idle) < len(self.present)  # and what is queued is pending
+
+    def is_moving(self) -> bool:
+        return self.is_working() or bool(self.present and (self.begun or self.fresh))
 
     def staff(self) -> None:
         """Have a worker for what was just queued: an idle one, or a new one up to the limit."""
         try:
-            self.idle.pop()
+            lock = self.idle.pop()
         except IndexError:
-            if len(self.threads) < self.most:
-                self.hire()
+            if len(self.present) < self.most:
+                self._hire()
+        else:
+            lock.release()
 
-    def hire(self) -> None:
+    def _hire(self) -> None:
         """Start one more worker."""
         number, self.hired = self.hired, self.hired + 1
         thread = threading.Thread(name=f"{self.name}_{number}", target=_work, args=(self,))
         self.threads.add(thread)
-        standard._threads_queues[thread] = self.queue  # type: ignore[index]  # so that interpreter exit waits for it
+        self.present.add(thread)
         try:
             thread.start()
         except BaseException:
             self.threads.discard(thread)
-            standard._threads_queues.pop(thread, None)  # type: ignore[attr-defined]
+            self.leave(thread)
             raise
 
-    # -- ending -------------------------------------------------------------------------------------------------------
+    def rest(self, lock: Any) -> bool:
+        """Block until there may be work, with `lock`, which the worker has acquired; True if it is to leave."""
+        self.idle.append(lock)
+        if self.begun or self.fresh:
+            try:
+                self.idle.remove(lock)  # decides against those who would wake it
+            except ValueError:
+                lock.acquire()  # which is about to be released
+            return False
+        if self.closing:
+            self.end_if_over()
+        lock.acquire()
+        return self.over and not (self.begun or self.fresh)
 
-    def close(self) -> None:
-        """Take no more outside work; let the workers go when the chains have ended."""
-        self.closing = True
-        if not self.pending:
-            self.queue.put(None)
-        elif not self.threads:
-            self.hire()
+    def leave(self, thread: threading.Thread) -> None:
+        """Note that a worker ends, or has not begun."""
+        self.present.discard(thread)
+        self.end_if_over()
 
-    def cancel_pending(self) -> None:
-        """Cancel what has not begun."""
-        for stage in tuple(self.pending.values()):
-            stage.cancel()
+    # -- ending ---------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        while self.idle:
+            try:
+                self.idle.pop().release()
+            except IndexError:
+                return
 
     def join(self) -> None:
-        """Wait for the workers; not from one of them, which would wait for itself."""
-        if current.thread.within is self:
-            return
-        for thread in iter(self._alive, None):
-            thread.join()
+        """Wait until it is over and the workers have ended; not in one of them, which would wait for itself."""
+        if current.thread.within is not self:
+            self.wait()
+            for thread in tuple(self.threads):
+                thread.join()
 
-    def _alive(self) -> Any:
-        return next((thread for thread in tuple(self.threads) if thread.is_alive()), None)
-
-    def fall_apart(self) -> None:
+    def break_down(self) -> None:
         """Fail everything: the initializer failed."""
-        self.broken = "A thread initializer failed, the thread pool is not usable anymore"
-        while self.pending:
-            for stage in tuple(self.pending.values()):
+        self.broken = True
+        while stages := self.unsettled():
+            for stage in stages:
+                fail(stage, BrokenThreadPool(BROKEN))
                 self.unregister(stage)
-                _fail(stage, BrokenThreadPool(self.broken))
 
 
-def _fail(stage: Any, error: BaseException) -> None:
-    if claim(stage):
-        settle(stage, Failure(error))
-
-
-def _work(callback_threads: _Crew) -> None:
+def _work(pool: ThreadScheduler) -> None:
     """Execute what is queued until the pool ends: the body of a worker thread."""
-    run = current.thread
-    run.pool = run.within = callback_threads
-    if callback_threads.initializer is not None:
-        try:
-            callback_threads.initializer()
-        except BaseException:
-            logger.critical("Exception in initializer:", exc_info=True)
-            callback_threads.fall_apart()
-            return
-    queue, idle = callback_threads.queue, callback_threads.idle
+    thread = current.thread
+    thread.pool = thread.within = pool
+    try:
+        if _prepare(pool):
+            _execute_all(pool)
+    finally:
+        pool.leave(threading.current_thread())
+
+
+def _prepare(pool: ThreadScheduler) -> bool:
+    try:
+        if pool.initializer is not None:
+            pool.initializer()
+    except BaseException:
+        logger.critical("Exception in initializer:", exc_info=True)
+        pool.break_down()
+        return False
+    return True
+
+
+def _execute_all(pool: ThreadScheduler) -> None:
+    begun, fresh = pool.begun, pool.fresh
+    lock = threading.Lock()
+    lock.acquire()
     while True:
-        if queue.empty():
-            idle.append(None)
-        task = queue.get()
-        if task is None:
-            if _may_leave(callback_threads):
-                queue.put(None)  # for the next one
+        queue = begun or fresh
+        if not queue:
+            if pool.rest(lock):
                 return
+            continue
+        try:
+            task = queue.popleft()  # decides which worker runs it
+        except IndexError:
             continue
         try:
             execute(task, task._call, task._context)
@@ -205,14 +254,7 @@ def _work(callback_threads: _Crew) -> None:
         del task
 
 
-def _may_leave(callback_threads: _Crew) -> bool:
-    if standard._shutdown:  # the interpreter exits: what waits for others now would wait for ever
-        callback_threads.closing = True
-        return bool(callback_threads.queue.empty())
-    return callback_threads.closing and not callback_threads.pending
-
-
-class ThreadPoolExecutor(standard.ThreadPoolExecutor):
+class ThreadPoolExecutor(Mapping, standard.ThreadPoolExecutor):
     """A drop-in ``concurrent.futures.ThreadPoolExecutor`` whose futures chain.
 
     Args:
@@ -220,10 +262,19 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         thread_name_prefix: what the threads are called.
         initializer: called in each thread before its first task, with `initargs`.
         initargs: arguments for it.
+        cancel_on_error: whether leaving the ``with`` block by an exception, Ctrl-C included, cancels what has not
+            begun.
 
-    A task or stage sees the context (``contextvars``) in which it was submitted or attached. A worker that settles a
-    task carries on with the first stage of its chain; further ones are shared out. Leaving the ``with`` block
-    waits for whole chains. An executor that is collected still ends the chains that were begun.
+    A task or stage sees the context (``contextvars``) in which it was submitted or attached. What belongs to a chain
+    that has begun comes before tasks that have not. A worker that settles a task carries on with the first stage of
+    its chain; further ones are shared out. One that waits for work still queued here runs that very work itself.
+    Leaving the ``with`` block waits for whole chains. An executor that is collected still ends the chains that were
+    begun.
+
+    Example::
+
+        with ThreadPoolExecutor() as pool:
+            print(pool.submit(fetch, url).then(parse).then(save).result())
     """
 
     def __init__(
@@ -232,6 +283,8 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         thread_name_prefix: str = "",
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        *,
+        cancel_on_error: bool = False,
     ) -> None:
         cores = getattr(os, "process_cpu_count", os.cpu_count)() or 1
         most = min(32, cores + 4) if max_workers is None else max_workers
@@ -243,9 +296,9 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
             raise TypeError("initializer must be a callable")
         self._max_workers = most
         self._thread_name_prefix = thread_name_prefix or f"ThreadPoolExecutor-{self._counter()}"  # type: ignore[attr-defined]
+        self._cancel_on_error = cancel_on_error
         prepare = None if initializer is None else lambda: initializer(*initargs)
-        self._scheduler = _Crew(self._thread_name_prefix, most, prepare)
-        self._first = self._scheduler
+        self._scheduler = ThreadScheduler(self._thread_name_prefix, most, prepare)
         weakref.finalize(self, self._scheduler.close).atexit = False
 
     def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -256,7 +309,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
             RuntimeError: after the shutdown.
             BrokenThreadPool: if the initializer failed.
         """
-        task = new_task(ExecutorStage, fn, self._first)
+        task = new_task(ExecutorStage, fn, self._scheduler)
         task._context = copy_context()
         task._call = fn, args, kwargs
         self._scheduler.submit(task)
@@ -269,10 +322,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
             wait: block until then (not in a worker of this pool, which would wait for itself).
             cancel_futures: cancel what has not begun, stages included.
         """
-        self._scheduler.closing = True
-        if cancel_futures:
-            self._scheduler.cancel_pending()
-        self._scheduler.close()
+        self._scheduler.close(cancel_futures=cancel_futures)
         if wait:
             self._scheduler.join()
 
@@ -285,12 +335,12 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
             return self._scheduler.threads
 
         @property
-        def _work_queue(self) -> Any:
-            return self._scheduler.queue
+        def _work_queue(self) -> WorkQueue:
+            return WorkQueue(self._scheduler)
 
         @property
         def _broken(self) -> Any:
-            return self._scheduler.broken or False
+            return self._scheduler.broken and BROKEN
 
         @property
         def _shutdown(self) -> bool:
@@ -299,3 +349,6 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
     def __repr__(self) -> str:
         state = "shut down" if self._scheduler.closing else "open"
         return f"<{type(self).__name__} {self._scheduler.name} {state}, {len(self._scheduler.threads)} threads>"
+
+
+interpreter.arm()

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import weakref
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from futurechain.core import callback_threads
-from futurechain.core import unobserved
+from futurechain.core import callback_threads, unobserved
+from futurechain.core.handlers import Named
+from futurechain.core.loop import HERE, run_dependents, settle
+from futurechain.core.state import PENDING, claim, is_consumed, new_pending, publish, withdraw
+from futurechain.core.stdlib import outcome_of
 from futurechain.errors import LostFutureError
 from futurechain.failure import Failure
 from futurechain.future import Future, LocalStage
-from futurechain.core.state import PENDING, claim, is_consumed, new_pending, publish, withdraw
-from futurechain.core.stdlib import outcome_of
-from futurechain.core.handlers import Named
-from futurechain.core.loop import HERE, run_dependents, settle
 
 __all__ = ["Foreign", "wrap_future"]
 
@@ -40,20 +38,27 @@ class Foreign:
         future = self._future()
         return future is not None and future.running()
 
-    def cancel_for(self, child: Any) -> list[Any]:
-        """Cancel it, as far as it can be cancelled."""
+    def stop(self) -> bool:
+        """Ask it to be cancelled, running or not; False if it refuses: then it is left alone."""
         future = self._future()
-        if future is not None:
-            with suppress(Exception):  # some executors' futures cannot be cancelled, and say so by raising
-                future.cancel()
-        return []
+        if future is None:
+            return True
+        try:
+            return bool(future.cancel())
+        except Exception:  # some futures cannot be asked, and say so by raising: then we let go of what is queued
+            return not future.running()
+
+    def cancel_for(self, child: Any) -> tuple[()]:
+        """Do no more: whoever cancels the one that stands for it has called `stop`."""
+        return ()
 
 
 def wrap_future(future: cf.Future[T]) -> Future[T]:
     """Adopt any ``concurrent.futures.Future``: return a `Future` with the same outcome; ours are returned as they are.
 
-    Cancelling the one that is returned cancels `future`. Dependents run in the thread that settles `future`, but
-    never on the manager thread of a pool, nor on the thread of an event loop.
+    Cancelling the one that is returned, or the last of its dependents, always asks `future`, running or not; if that
+    refuses, nothing changes. Dependents run in the thread that settles `future`, but never on the manager thread of
+    a pool, nor on the thread of an event loop.
 
     Raises:
         TypeError: if it is no such future.

@@ -16,7 +16,7 @@ from futurechain.core.unobserved import rescue
 from futurechain.errors import ExecutorShutdownError
 from futurechain.executors.inline import INLINE
 from futurechain.executors.limit import LimitedExecutor
-from futurechain.executors.remote import wrap_executor
+from futurechain.executors.wrapped import wrap_executor
 from futurechain.failure import Failure
 from futurechain.future import Future
 

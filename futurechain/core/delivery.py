@@ -1,0 +1,58 @@
+"""Settling on a thread that serves everybody: what may be done there, and what is left to a callback thread.
+
+The thread on which a process pool's results arrive must not run user code. It publishes the outcome, wakes the threads
+that wait, and may hand over the next stage if that runs elsewhere and to choose its call takes no user code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from futurechain.core.handlers import Handler
+from futurechain.core.scheduler import Scheduler
+from futurechain.core.state import RUNNING, State, has_dependents, source_of, withdraw
+from futurechain.core.stdlib import WaitCondition, Waiter
+from futurechain.core.thread_state import current
+from futurechain.core.unobserved import note_unobserved
+from futurechain.failure import Failure
+
+__all__ = ["is_owned", "take_next_stage", "wake_waiting"]
+
+
+def wake_waiting(future: Any) -> bool:
+    """Wake the threads that wait for `future`, which is settled; True if nothing else depends on it."""
+    woken = False
+    for dependent in tuple(future._dependents):
+        if isinstance(dependent, (Waiter, WaitCondition)) and withdraw(future._dependents, dependent):
+            dependent._fire(future, future._outcome, current.thread)
+            woken = woken or isinstance(dependent, Waiter)
+    if has_dependents(future):
+        return False
+    if not woken and type(future._outcome) is Failure:
+        note_unobserved(future, future._outcome)
+    return True
+
+
+def take_next_stage(future: Any, suits: Callable[[Scheduler], bool]) -> Any:
+    """Take out the only stage that waits for `future`, with its call, if its executor suits; or None.
+
+    The outcome must be a value, and the stage have a function for values: to choose a handler may run user code.
+    """
+    dependents: list[Any] = future._dependents
+    outcome = future._outcome
+    only: Any = dependents[0] if len(dependents) == 1 else None
+    if type(outcome) is Failure or not getattr(only, "_on_executor", False) or isinstance(only._handler, Handler):
+        return None
+    if not suits(only._scheduler) or not withdraw(dependents, only):  # decides against a cancellation
+        return None
+    only._call, only._source = (only._handler, (outcome,), {}), None
+    return only
+
+
+def is_owned(future: Any) -> bool:
+    """Tell whether somebody runs the handler of `future`, or settles it just now."""
+    source = source_of(future)
+    if source is not None and not isinstance(source, State):
+        return False
+    return bool(future.running()) and RUNNING not in future._dependents

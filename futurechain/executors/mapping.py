@@ -1,0 +1,99 @@
+"""What both of our pools have beside the standard ones': ``map`` as in Python 3.14, and what an exception cancels."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain, islice
+from types import TracebackType
+from typing import Any, TypeVar
+
+__all__ = ["Mapping"]
+
+T = TypeVar("T")
+
+
+class Mapping(cf.Executor):
+    """`map` with a buffer, and a ``with`` block that can cancel."""
+
+    _cancel_on_error = False
+    _maps_in_chunks = False
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Call `fn` with the items of `iterables`, side by side; return an iterator over the results, in order.
+
+        Args:
+            fn: what to call, with one item of each iterable.
+            iterables: read at once, in this thread, but for `buffersize`.
+            timeout: how many seconds after this call the last result may come; None waits for ever.
+            chunksize: how many calls make one trip to a worker process; without effect on threads.
+            buffersize: how many calls may be under way, or waiting to be handed out; None: all. With it, an item is
+                read whenever a result is handed out.
+
+        Raises:
+            TypeError: if `buffersize` is neither a whole number nor None.
+            ValueError: if it, or `chunksize`, is less than 1.
+            TimeoutError: from the iterator, if a result does not come in time.
+        """
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError(f"map() wants a whole number or None as its buffersize, not {buffersize!r}")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError(f"map() wants a buffersize of at least 1, or None, not {buffersize}")
+        if self._maps_in_chunks and chunksize < 1:
+            raise ValueError(f"map() wants a chunksize of at least 1, not {chunksize}")
+        calls = zip(*iterables)  # noqa: B905  # as the standard one does
+        if not self._maps_in_chunks or chunksize == 1:
+            return self._map(fn, calls, timeout, buffersize)
+        chunks = iter(lambda: (tuple(islice(calls, chunksize)),), ((),))
+        return chain.from_iterable(self._map(partial(call_each, fn), chunks, timeout, buffersize))
+
+    def _map(self, fn: Any, calls: Iterator[Any], timeout: float | None, buffersize: int | None) -> Iterator[Any]:
+        until = None if timeout is None else time.monotonic() + timeout
+        futures = deque(self.submit(fn, *call) for call in islice(calls, buffersize))
+        return _results(futures, until, weakref.ref(self), fn, calls if buffersize else iter(()))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown(wait=True, cancel_futures=self._cancel_on_error and kind is not None)
+
+
+def call_each(fn: Callable[..., T], calls: tuple[tuple[Any, ...], ...]) -> list[T]:
+    """Make the calls of a chunk, in a worker process."""
+    return [fn(*call) for call in calls]
+
+
+def _results(
+    futures: deque[cf.Future[Any]], until: float | None, executor: weakref.ref[Mapping], fn: Any, calls: Iterator[Any]
+) -> Iterator[Any]:
+    """Hand the results out, and keep as many calls under way; the executor may be collected meanwhile."""
+    try:
+        while futures:
+            pool, call = executor(), None
+            if pool is not None and (call := next(calls, None)) is not None:
+                futures.append(pool.submit(fn, *call))
+            del pool, call
+            yield _result(futures.popleft(), until)
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _result(future: cf.Future[T], until: float | None) -> T:
+    """Return the result; cancel if that fails."""
+    try:
+        return future.result(None if until is None else until - time.monotonic())
+    finally:
+        future.cancel()
+        del future  # no cycle: a traceback may keep this frame

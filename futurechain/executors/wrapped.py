@@ -1,0 +1,408 @@
+"""Anybody's executor in a wrapper, with futures that chain.
+
+The foreign executor does the work; a `WrappedScheduler` stands between it and the chains. There are three kinds:
+standard thread pools share our memory, and settle futures where user code may run; standard process pools have a
+machinery with traps of its own, see `ProcessScheduler`; of the others nothing is known but their interface, and the
+end of the interpreter does not wait for them.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import concurrent.futures.process as standard
+import inspect
+import itertools
+import os
+import re
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import partial
+from pickle import PicklingError
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from futurechain.core import callback_threads, unobserved
+from futurechain.core.attaching import MISSING
+from futurechain.core.flatten import resolve
+from futurechain.core.loop import settle
+from futurechain.core.observers import watch
+from futurechain.core.scheduler import Call, Scheduler
+from futurechain.core.state import PENDING, claim
+from futurechain.core.stdlib import outcome_of
+from futurechain.core.thread_state import current
+from futurechain.core.unobserved import annotate
+from futurechain.errors import BrokenExecutor, ExecutorShutdownError, LostFutureError
+from futurechain.executors import exit as interpreter
+from futurechain.executors.mapping import Mapping
+from futurechain.executors.out_of_process import Job, OutOfProcess, unpicklable
+from futurechain.executors.parcel import Parcel, Timed
+from futurechain.executors.pool import refusal
+from futurechain.failure import Failure
+from futurechain.future import Future
+
+__all__ = ["ProcessScheduler", "WrappedExecutor", "WrappedScheduler", "wrap_executor"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_numbers = itertools.count()
+
+
+class Launched:
+    """What a stage waits for that a foreign executor runs: its future there."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: cf.Future[Any]) -> None:
+        self._future = weakref.ref(future)
+
+    def sources(self) -> list[Any]:
+        """Return what we know it waits for: nothing."""
+        return []
+
+    def runs_abroad(self) -> bool:
+        """Tell whether the executor says that it runs."""
+        future = self._future()
+        return future is not None and future.running()
+
+    def stop(self) -> bool:
+        """Ask for an end of it; False if it runs, and goes on."""
+        future, asked = self._future(), False
+        if future is not None:
+            with suppress(Exception):  # some executors' futures cannot be cancelled, and say so by raising
+                asked = future.cancel()
+        return asked or not self.runs_abroad()
+
+    def cancel_for(self, child: Any) -> tuple[()]:
+        """Do no more: whoever cancels the stage has called `stop`."""
+        return ()
+
+
+class LaunchedParcel(Launched):
+    """The same on a standard process pool, which is never asked to cancel what it holds."""
+
+    __slots__ = ("_parcel",)
+
+    def __init__(self, future: cf.Future[Any], parcel: Parcel) -> None:
+        super().__init__(future)
+        self._parcel = parcel
+
+    def stop(self) -> bool:
+        """Let nothing of it travel, unless it does already."""
+        if self.runs_abroad():
+            return False
+        self._parcel.empty()
+        return True
+
+
+class WrappedScheduler(OutOfProcess):
+    """Between one foreign executor and the chains."""
+
+    __slots__ = ("_cancels", "_ended", "_enders", "_executor", "_has_waiter", "_kept", "inside")
+    is_awaited = False
+
+    def __init__(self, executor: Any, foreign: cf.Executor) -> None:
+        super().__init__(f"{type(foreign).__name__}-{next(_numbers)}")
+        self._executor = weakref.ref(executor)
+        self._kept: dict[int, Any] = {}
+        """The executor, for each stage that is still to be settled: it must live until then."""
+        self._enders = [None]
+        """Who pops this ends the foreign executor; `_ended` tells the others."""
+        self._ended = threading.Event()
+        self._has_waiter = False
+        """Whether a thread waits that will do so."""
+        self._cancels = False
+        self.inside: set[int] = set()
+        """What the foreign executor has: the identities of stages that their done callback holds."""
+
+    def register(self, stage: Any, source: Any = None) -> None:
+        self._kept[id(stage)] = self._executor()
+        super().register(stage, source)
+
+    def unregister(self, stage: Any) -> None:
+        kept = self._kept.pop(id(stage), None)
+        super().unregister(stage)
+        del kept
+
+
+    def forget(self) -> None:
+        super().forget()
+        self.inside.clear()
+        self._kept.clear()
+
+    def is_moving(self) -> bool:
+        return self.is_awaited and bool(self.inside or self.jobs)
+
+    def launch(self, stage: Any, call: Call, *, begun: bool) -> None:
+        self.inside.add(id(stage))
+        try:
+            foreign, source = self.send(self.foreign(self._executor()), stage, call)
+        except BaseException:
+            self.inside.discard(id(stage))
+            raise
+        stage._call, stage._source = call[0], source
+        foreign.add_done_callback(_Arrival(self, stage))
+        if stage.done():  # cancelled in between
+            source.stop()
+
+    def fail(self, stage: Any, error: BaseException, call: Call | None = None) -> None:
+        if type(error) is RuntimeError and "shutdown" in str(error):  # the executor ended before the chain did
+            refused = ExecutorShutdownError(refusal(self.name))
+            refused.__cause__ = error
+            error = refused
+        super().fail(stage, error, call)
+
+    def foreign(self, executor: Any) -> Any:
+        """Return the executor that does the work for `executor`."""
+        return executor._executor
+
+    def send(self, foreign: Any, stage: Any, call: Call) -> tuple[cf.Future[Any], Launched]:
+        """Submit `call`; return the future there, and what the stage waits for then."""
+        fn, args, kwargs = call
+        future = foreign.submit(fn, *args, **kwargs)
+        return future, Launched(future)
+
+    def arrive(self, stage: Any, foreign: cf.Future[Any]) -> None:
+        """Settle the stage, in whatever thread this is."""
+        try:
+            outcome = outcome_of(foreign)
+            if type(outcome) is Timed:
+                watch.ran(stage, outcome.process, outcome.began)
+                outcome = outcome.outcome
+            self.receive(stage, Failure(_own(outcome.value, stage, self)) if type(outcome) is Failure else outcome)
+        finally:
+            self.inside.discard(id(stage))
+
+    def lose(self, stage: Any) -> None:
+        """Fail a stage that the executor has forgotten."""
+        self.inside.discard(id(stage))
+        self.fail(stage, LostFutureError(f"{self.name} has dropped the future of this stage without settling it"))
+
+    def receive(self, stage: Any, outcome: Any) -> None:
+        """Take the outcome that the executor has delivered."""
+        self.deliver(stage, outcome)
+
+    # -- ending ---------------------------------------------------------------------------------------------------
+
+    def shut_down(self, executor: Any, *, wait: bool, cancel_futures: bool) -> None:
+        """Take no more outside work, and end the foreign executor when the chains have ended."""
+        self._cancels = self._cancels or cancel_futures
+        waits = wait and current.thread.within is not self
+        self._has_waiter = self._has_waiter or waits
+        try:
+            self.close(cancel_futures=cancel_futures)
+            if waits:
+                self.wait()
+                self._end(executor)
+        except BaseException:  # Ctrl-C, while it waited
+            self._has_waiter = False
+            if self.over:
+                self.finish()
+            raise
+
+    def finish(self) -> None:
+        executor = self._executor()
+        if self.shut and executor is not None and not self._has_waiter:
+            callback_threads.post(partial(self._end, executor))
+
+    def _end(self, executor: Any) -> None:
+        """End the foreign executor, and wait for that: once."""
+        try:
+            self._enders.pop()  # decides who does it
+        except IndexError:
+            self._ended.wait()
+            return
+        try:
+            self.end(self.foreign(executor))
+        finally:
+            self._ended.set()
+
+    def end(self, foreign: Any) -> None:
+        """Shut it down, as far as it knows how."""
+        try:
+            known: Any = inspect.signature(foreign.shutdown).parameters
+        except (TypeError, ValueError):
+            known = ()
+        foreign.shutdown(wait=True, **({"cancel_futures": True} if self._cancels and "cancel_futures" in known else {}))
+
+
+class _Arrival:
+    """The done callback of a foreign future; it notices when the executor drops that without settling it."""
+
+    __slots__ = ("_scheduler", "_stage")
+
+    def __init__(self, scheduler: WrappedScheduler, stage: Any) -> None:
+        self._scheduler = scheduler
+        self._stage: Any = stage
+
+    def __call__(self, foreign: cf.Future[Any]) -> None:
+        stage, self._stage = self._stage, None
+        self._scheduler.arrive(stage, foreign)
+
+    def __del__(self) -> None:
+        if self._stage is not None:
+            unobserved.rescue(partial(self._scheduler.lose, self._stage))
+
+
+class ThreadsScheduler(WrappedScheduler):
+    """Of a standard thread pool."""
+
+    __slots__ = ()
+    is_awaited = True
+
+    def takes_closures(self) -> bool:
+        return True
+
+    def send(self, foreign: Any, stage: Any, call: Call) -> tuple[cf.Future[Any], Launched]:
+        future = foreign.submit(_run_within, self, stage._context, call)
+        return future, Launched(future)
+
+    def receive(self, stage: Any, outcome: Any) -> None:
+        if claim(stage):
+            Job(self, partial(_settle_here, stage, outcome))()
+
+
+class ProcessScheduler(WrappedScheduler):
+    """Of a standard process pool.
+
+    It is never asked to cancel what it holds: in Python 3.11 that makes it lose the rest when a worker dies. Instead
+    a call that is not wanted any more is sent as one that does nothing (see `Parcel`). When the pool breaks, its
+    manager settles all futures with one exception, and holds a lock while it does so: nothing is submitted then.
+    """
+
+    __slots__ = ()
+    is_awaited = True
+
+    def send(self, foreign: Any, stage: Any, call: Call) -> tuple[cf.Future[Any], Launched]:
+        parcel = Parcel(call)
+        future = standard.ProcessPoolExecutor.submit(foreign, parcel)
+        return future, LaunchedParcel(future, parcel)
+
+
+def _settle_here(stage: Any, outcome: Any) -> None:
+    if type(outcome) is Failure:
+        annotate(outcome.value, stage)
+    elif (outcome := resolve(stage, outcome)) is PENDING:
+        return
+    settle(stage, outcome)
+
+
+def _run_within(scheduler: Scheduler, context: Context, call: Call) -> Any:
+    """Make the call in a worker of a foreign thread pool: what it submits is inside work."""
+    run = current.thread
+    run.within, before = scheduler, run.within
+    fn, args, kwargs = call
+    try:
+        return context.run(fn, *args, **kwargs)
+    finally:
+        run.within = before
+        del call, fn, args, kwargs
+
+
+# -- errors -------------------------------------------------------------------------------------------------------
+
+_BY_THE_POOL = re.compile(r"in _feed\b|in _sendback_result\b")
+_BY_ANYBODY = re.compile(r"in (dumps|serialize)\b")
+"""The functions that pickle tasks and results, as they appear in a remote traceback."""
+
+
+def _own(error: BaseException, stage: Any, scheduler: WrappedScheduler) -> BaseException:
+    """Return the error for this stage alone: explained, if something did not pickle; not shared, if the pool broke."""
+    trace = str(error.__cause__ or "")
+    by_the_pool = _BY_THE_POOL.search(trace) and isinstance(error, Exception)
+    by_anybody = isinstance(error, (PicklingError, AttributeError, TypeError)) and _BY_ANYBODY.search(trace)
+    if not scheduler.takes_closures() and (by_the_pool or by_anybody or type(error) is PicklingError):
+        return unpicklable(stage, scheduler, error)
+    return _copy(error) if isinstance(error, BrokenExecutor) else error
+
+
+def _copy(error: BaseException) -> BaseException:
+    """Return another exception that says the same: the pool has given this one to many."""
+    try:
+        copied = type(error)(*error.args)
+    except Exception:
+        return error
+    copied.__cause__ = error.__cause__
+    return copied
+
+
+# -- the public side ----------------------------------------------------------------------------------------------
+
+
+class WrappedExecutor(Mapping):
+    """Anybody's executor, with futures that chain; made by `wrap_executor`."""
+
+    _scheduler: WrappedScheduler
+
+    def __init__(self, executor: cf.Executor) -> None:
+        self._executor = executor
+        self._scheduler = _kind_of(executor)(self, executor)
+        self._maps_in_chunks = not self._scheduler.takes_closures()
+
+    def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Schedule ``fn(*args, **kwargs)`` on the executor; return its future.
+
+        Raises:
+            TypeError: if `fn` is missing or not callable.
+            RuntimeError: after the shutdown; and what the executor itself raises.
+        """
+        return cast("Future[T]", self._scheduler.submit((fn, args, kwargs), copy_context()))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no new outside work, let what was begun end (whole chains), then shut the executor down.
+
+        Args:
+            wait: block until then.
+            cancel_futures: cancel what has not begun, stages included, whether the executor knows this or not.
+        """
+        self._scheduler.shut_down(self, wait=wait, cancel_futures=cancel_futures)
+
+    if not TYPE_CHECKING:
+
+        @property
+        def _max_workers(self) -> int:
+            """How many workers the executor has, for those who look (Dask does)."""
+            return getattr(self._executor, "_max_workers", None) or os.cpu_count() or 1
+
+    def __repr__(self) -> str:
+        state = "shut down" if self._scheduler.closing else "open"
+        waiting = len(self._scheduler.unsettled())
+        return f"<{type(self).__name__} {self._scheduler.name} {state}, {waiting} pending, of {self._executor!r}>"
+
+
+def _kind_of(executor: cf.Executor) -> type[WrappedScheduler]:
+    interpreters: Any = sys.modules.get("concurrent.futures.interpreter")
+    if isinstance(executor, standard.ProcessPoolExecutor):
+        return ProcessScheduler
+    if isinstance(executor, getattr(interpreters, "InterpreterPoolExecutor", ())):
+        return WrappedScheduler
+    return ThreadsScheduler if isinstance(executor, cf.ThreadPoolExecutor) else WrappedScheduler
+
+
+def wrap_executor(executor: cf.Executor) -> WrappedExecutor:
+    """Give `executor` futures that chain; ours are returned as they are.
+
+    The same executor gives the same wrapper, as long as either is in use::
+
+        with loky.ProcessPoolExecutor() as executor, wrap_executor(executor) as pool:
+            print(pool.submit(fetch, url).then(parse).result())
+
+    The wrapper must end first, as it does here: a chain of an executor that is shut down cannot go on.
+
+    Raises:
+        TypeError: if it is no ``concurrent.futures.Executor``.
+    """
+    if isinstance(getattr(executor, "_scheduler", None), Scheduler):
+        return cast("WrappedExecutor", executor)
+    if not isinstance(executor, cf.Executor):
+        raise TypeError(f"wrap_executor() wants a concurrent.futures.Executor, not {executor!r}")
+    try:
+        return cast("WrappedExecutor", executor.__dict__.setdefault("_futurechain", WrappedExecutor(executor)))
+    except AttributeError:  # no __dict__
+        return WrappedExecutor(executor)
+
+
+interpreter.arm()

@@ -1,0 +1,326 @@
+"""Chains on executors out of this process, and on anybody's executor."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import contextvars
+import gc
+import os
+import threading
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+
+import work
+from futurechain import (
+    INLINE,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    fail,
+    succeed,
+    trace,
+    wrap_executor,
+)
+from futurechain.errors import ExecutorShutdownError, LostFutureError, StagePicklingError
+
+POOLS = {
+    "ours": lambda: ProcessPoolExecutor(1),
+    "standard": lambda: wrap_executor(cf.ProcessPoolExecutor(1)),
+}
+
+
+@pytest.fixture(scope="module", params=POOLS.values(), ids=list(POOLS))
+def far(request):
+    """A process pool of each kind, with one worker."""
+    with request.param() as pool:
+        yield pool
+
+
+def name(*_):
+    return threading.current_thread().name
+
+
+# -- what handles errors and cleans up runs here ------------------------------------------------------------------
+
+
+def test_error_handlers_run_here(far):
+    """On a callback thread, closures and all."""
+    seen = []
+    assert far.submit(int, "x").catch(ValueError, lambda error: seen.append(name()) or 0).result(30) == 0
+    assert far.submit(int, "x").then(work.double, lambda error: os.getpid()).result(30) == os.getpid()
+    assert far.submit(int, "x").then(None, on_error=lambda error: 3).result(30) == 3
+    assert seen[0].startswith("futurechain-callback")
+
+
+def test_cleanups_run_here(far):
+    """After a value and after an error; a lock is released where it was taken."""
+    lock = threading.Semaphore(0)
+    assert far.submit(work.double, 2).finally_(lock.release).result(30) == 4
+    assert isinstance(far.submit(int, "x").finally_(lock.release).exception(30), ValueError)
+    assert lock.acquire(timeout=0)
+    assert lock.acquire(timeout=0)
+
+
+def test_the_chain_stays_on_the_pool(far):
+    """The stages after an error handler run in a worker again; with `on=` it moves, as always."""
+    assert far.submit(int, "x").catch(lambda _: 0).then(work.pid).result(30) != os.getpid()
+    assert far.submit(work.double, 2).finally_(lambda: None).then(work.pid).result(30) != os.getpid()
+    assert far.submit(int, "x").catch(lambda _: 0, on=INLINE).then(work.pid).result(30) == os.getpid()
+    with ThreadPoolExecutor(1, "mine") as threads:
+        moved = far.submit(int, "x").catch(name, on=threads).then(lambda first: (first, name()))
+        assert moved.result(30) == ("mine_0", "mine_0")
+
+
+def test_timeouts_can_be_caught(far):
+    """With a closure, although nothing of it pickles."""
+    assert far.submit(work.nap, 0.5).timeout(0.05).catch(TimeoutError, lambda _: "late").result(30) == "late"
+
+
+@pytest.mark.parametrize(
+    "attach",
+    [
+        lambda future, handler: future.catch(handler),
+        lambda future, handler: future.catch(ValueError, handler),
+        lambda future, handler: future.then(work.double, handler),
+        lambda future, handler: future.finally_(lambda: handler(None)),
+    ],
+)
+def test_what_a_handler_raises_has_the_original_as_its_context(far, attach):
+    """As in an `except` block."""
+
+    def bad(_):
+        raise KeyError("second")
+
+    error = attach(far.submit(int, "x"), bad).exception(30)
+    assert isinstance(error, KeyError)
+    assert isinstance(error.__context__, ValueError)
+
+
+def test_a_handler_may_return_a_future_and_submit(far):
+    """What it returns is waited for."""
+    stage = far.submit(int, "x").catch(lambda _: far.submit(work.double, 4)).then(work.double)
+    assert stage.result(30) == 16
+
+
+def test_handlers_see_the_context_in_which_they_were_attached(far):
+    """Though they run on a callback thread."""
+    variable = contextvars.ContextVar("variable", default="unset")
+    variable.set("attached")
+    stage = far.submit(int, "x").catch(lambda _: variable.get())
+    variable.set("later")
+    assert stage.result(30) == "attached"
+
+
+# -- errors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("begin", "stage"),
+    [
+        (lambda pool: pool.submit(lambda: 1), "<lambda>"),
+        (lambda pool: pool.submit(work.double, threading.Lock()), "double"),
+        (lambda pool: pool.submit(work.give_lock), "give_lock"),
+        (lambda pool: pool.submit(work.double, 1).then(lambda value: value), "<lambda>"),
+        (lambda pool: pool.submit(work.double, 1).then(work.give_lock).then(work.double), "give_lock"),
+    ],
+)
+def test_what_cannot_be_pickled_is_named_with_the_remedies(far, begin, stage):
+    """Function, argument and result alike; and the remedy says that it moves what comes after it."""
+    error = begin(far).exception(30)
+    assert isinstance(error, StagePicklingError)
+    assert f"stage {stage} cannot travel" in str(error)
+    assert "module-level function" in str(error)
+    assert "on=INLINE" in str(error)
+    assert "the stages after it stay here too" in str(error)
+    assert error.__notes__[0].startswith(f"raised in stage {stage}")
+
+
+def test_loky_names_them_the_same():
+    """Whatever its own error is called."""
+    loky = pytest.importorskip("loky")
+    with loky.ProcessPoolExecutor(1) as executor, wrap_executor(executor) as pool:
+        for begin, stage in (
+            (lambda: pool.submit(work.double, threading.Lock()), "double"),
+            (lambda: pool.submit(work.give_lock), "give_lock"),
+        ):
+            error = begin().exception(60)
+            assert isinstance(error, StagePicklingError)
+            assert f"stage {stage} cannot travel" in str(error)
+            assert error.__notes__[0].startswith(f"raised in stage {stage}")
+
+
+@pytest.mark.parametrize("make", POOLS.values(), ids=list(POOLS))
+def test_a_broken_pool_settles_everything(make):
+    """Queued tasks, pending stages, error handlers; each has an error of its own, with its name."""
+    seen = []
+    with make() as pool:
+        tasks = [pool.submit(work.die), *[pool.submit(work.double, n) for n in range(30)]]
+        stages = [task.then(work.double) for task in tasks]
+        caught = tasks[0].catch(BrokenProcessPool, seen.append)
+        tasks[-1].cancel()
+        errors = [task.exception(30) for task in tasks[:-1] if not task.cancelled()]
+        assert caught.result(30) is None
+        for stage in stages:
+            assert stage.done() or stage.exception(30) is not None
+    broken = [error for error in errors if error is not None]
+    assert all(isinstance(error, BrokenProcessPool) for error in broken)
+    assert len({id(error) for error in broken}) == len(broken)
+    assert len(seen) == 1
+
+
+def test_a_stage_of_an_executor_that_ended_first_carries_the_remedy():
+    """`wrap_executor(ex)` inside `with ex:`: the outer block ends first."""
+    with cf.ThreadPoolExecutor(1) as executor:
+        pool = wrap_executor(executor)
+        first = pool.submit(work.double, 1)
+        first.result(10)
+    error = first.then(work.double).exception(10)
+    assert isinstance(error, ExecutorShutdownError)
+    assert "on=INLINE" in str(error)
+    assert error.__notes__[0].startswith("raised in stage double")
+    pool.shutdown()
+
+
+# -- cancellation -------------------------------------------------------------------------------------------------
+
+
+class Slow(cf.Executor):
+    """Hands out a future when told to, and settles nothing by itself."""
+
+    def __init__(self):
+        self.entered, self.gate, self.futures = threading.Event(), threading.Event(), []
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.entered.set()
+        assert self.gate.wait(10)
+        self.futures.append(cf.Future())
+        return self.futures[-1]
+
+    def shutdown(self, wait=True):
+        pass
+
+
+def test_a_cancel_during_the_launch_withdraws_the_work():
+    """And nothing of it stays behind: the shutdown does not wait for it."""
+    executor, source = Slow(), Future()
+    pool = wrap_executor(executor)
+    stage = source.then(work.double, on=pool)
+    thread = threading.Thread(target=source.set_result, args=(1,))
+    thread.start()
+    assert executor.entered.wait(10)
+    assert stage.cancel()
+    executor.gate.set()
+    thread.join(10)
+    assert executor.futures[0].cancelled()
+    pool.shutdown()
+
+
+def test_what_runs_is_asked_and_may_stop():
+    """An executor whose futures can be cancelled while they run is asked; one that refuses goes on."""
+
+    class Running(cf.Future):
+        def __init__(self, *, stops):
+            super().__init__()
+            self.stops = stops
+            self.set_running_or_notify_cancel()
+
+        def cancel(self):
+            return self.stops
+
+    futures = []
+
+    class Executor(cf.Executor):
+        def submit(self, stops, /):
+            futures.append(Running(stops=stops()))
+            return futures[-1]
+
+        def shutdown(self, wait=True):
+            pass
+
+    with wrap_executor(Executor()) as pool:
+        stopped = pool.submit(lambda: True)
+        going = pool.submit(lambda: False)
+        assert stopped.cancel()
+        assert not going.cancel()
+        assert not going.done()
+        stage = going.then(str)
+        assert stage.cancel()
+        assert not going.done()
+        futures[1].set_result(1)
+        assert going.result(10) == 1
+
+
+def test_an_executor_that_forgets_a_future():
+    """What depends on it is told so."""
+
+    class Forgetful(cf.Executor):
+        def submit(self, fn, /):
+            return cf.Future()
+
+        def shutdown(self, wait=True):
+            pass
+
+    with wrap_executor(Forgetful()) as pool:
+        task = pool.submit(int)
+        gc.collect()
+        assert isinstance(task.then(str).exception(10), LostFutureError)
+
+
+def test_queued_work_on_a_standard_process_pool_is_withdrawn_without_a_word_to_it(tmp_path):
+    """The pool is never asked to cancel what it holds; a call that is not wanted any more does nothing there."""
+    with cf.ProcessPoolExecutor(1) as executor, wrap_executor(executor) as pool:
+        first = pool.submit(work.nap, 0.3)
+        queued = [pool.submit(work.touch, str(tmp_path / str(n))) for n in range(8)]
+        assert all(task.cancel() for task in queued[4:])
+        assert first.result(30) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "3"]
+
+
+def test_a_storm_of_cancels_leaves_nothing_behind():
+    """Cancelled before, during and after the launch: the pool ends, and every future is settled."""
+    with cf.ProcessPoolExecutor(2) as executor, wrap_executor(executor) as pool:
+        for _ in range(20):
+            tasks = [pool.submit(work.double, n).then(work.double) for n in range(10)]
+            canceller = threading.Thread(target=lambda tasks=tasks: [task.cancel() for task in tasks[::2]])
+            canceller.start()
+            canceller.join()
+            assert len(cf.wait(tasks, 30).not_done) == 0
+
+
+# -- what it looks like -------------------------------------------------------------------------------------------
+
+
+def test_reprs_tell_the_state():
+    """The name, whether it is open, what it works with."""
+    with wrap_executor(cf.ThreadPoolExecutor(1)) as pool:
+        assert repr(pool).startswith("<WrappedExecutor ThreadPoolExecutor-")
+        assert " open, 0 pending, of <concurrent.futures.thread" in repr(pool)
+    assert "shut down" in repr(pool)
+    with ProcessPoolExecutor(1) as processes:
+        assert " open, " in repr(processes)
+
+
+def test_the_number_of_workers_is_found_through_the_wrapper():
+    """By libraries that look for it, as Dask does."""
+    with wrap_executor(cf.ThreadPoolExecutor(3)) as pool:
+        assert pool._max_workers == 3
+    assert wrap_executor(Slow())._max_workers == os.cpu_count()
+
+
+def test_context_and_closures_on_a_wrapped_thread_pool():
+    """It shares our memory, so that error handlers run there, as on ours."""
+    with wrap_executor(cf.ThreadPoolExecutor(1, "theirs")) as pool:
+        assert pool.submit(int, "x").catch(name).result(10) == "theirs_0"
+        assert fail(KeyError()).catch(name, on=pool).result(10) == "theirs_0"
+        assert succeed(1).finally_(lambda: None, on=pool).then(name).result(10) == "theirs_0"
+
+
+def test_in_a_trace_nothing_starts_before_it_is_queued(tmp_path):
+    """Under load, on a process pool."""
+    with ProcessPoolExecutor(2) as pool, trace() as seen:
+        for future in [pool.submit(work.double, n).then(work.double) for n in range(100)]:
+            future.result(30)
+    spans = [span for span in seen.spans() if span.started is not None]
+    assert len(spans) == 200
+    assert all(span.queued <= span.started for span in spans)
