@@ -7,6 +7,7 @@ has no bound is shown for orientation. A bound against a peer that is not instal
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Sequence

@@ -332,10 +332,15 @@ class Flow:
         """Return what is settled when nothing runs any more; None if that is so already."""
         with self.lock:
             if not self.running:
+                self._rest()
                 return None
             if self._idle is None:
                 self._idle = Future()
             return self._idle
+
+    def _rest(self) -> None:
+        for counters in self.counters:
+            counters.in_flight = 0  # it is, unless Ctrl-C came while the consumer's thread was counting
 
     def _cut_behind(self, failed: Item) -> list[Any]:
         """Drop what nobody can want after `failed`; return the futures to cancel. Under the lock."""
