@@ -361,12 +361,15 @@ class TripStation:
             self.inside -= 1
             self._count(items, rest, report, perf_counter() - sent)
             self._return(rest)
-        self.fill()
-        if not failed and not alone:
+        if self.size.fixed is None:
+            self.fill()
+        if failed or alone:
+            for position, (item, value) in enumerate(zip(items, values, strict=True)):
+                self._go_on(item, value, failed.get(position), end)
+        else:
             self._pass_on(items, values, end)
-            return
-        for position, (item, value) in enumerate(zip(items, values, strict=True)):
-            self._go_on(item, value, failed.get(position), end)
+        if self.size.fixed is not None:  # only now it is known whether more can come to fill the next trip
+            self.fill()
 
     def _pass_on(self, items: list[Item], values: list[Any], end: int) -> None:
         if end == len(self.flow.steps):
