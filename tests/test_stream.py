@@ -616,7 +616,8 @@ def test_statistics_of_handlers(recipe):
 
 
 @pytest.mark.parametrize(
-    "source", ["pipeline/flow.py", "pipeline/stations.py", "pipeline/runners.py", "executors/limit.py"]
+    "source",
+    [f"pipeline/{name}.py" for name in ("flow", "runners", "stations", "trip_stations")] + ["executors/limit.py"],
 )
 def test_no_loop_inside_of_a_lock(source):
     """No loop stands directly in a ``with`` for a lock: CPython 3.13 might leave it locked after Ctrl-C."""

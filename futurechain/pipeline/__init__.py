@@ -4,7 +4,8 @@
 * `steps`: one step of a recipe, and the checks of what it is made of
 * `trips`: what travels to an executor that does not share our memory, and how large it should be
 * `statistics`, `progress`: what a stream tells about itself
-* `flow`: the items of one stream on their way; `stations`: where they wait and run; `attempts`: timeouts and retries
+* `flow`: the items of one stream on their way; `stations`, `runners`: where they wait and run in our memory;
+  `trip_stations`: where they wait for trips; `attempts`: timeouts and retries
 * `single`: one item through a recipe, as a chain of futures
 * `stream`: what the consumer holds; `pipeline`: the recipe itself
 

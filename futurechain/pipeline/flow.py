@@ -34,9 +34,10 @@ from futurechain.future import Future
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Attempts, outcome_of
 from futurechain.pipeline.runners import Runners
-from futurechain.pipeline.stations import LocalStation, TripStation
+from futurechain.pipeline.stations import LocalStation
 from futurechain.pipeline.statistics import Counters, StepStatistics
 from futurechain.pipeline.steps import Step, fused
+from futurechain.pipeline.trip_stations import TripStation
 
 __all__ = ["Flow", "Item"]
 

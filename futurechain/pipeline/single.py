@@ -18,8 +18,8 @@ from futurechain.flow.timing import retry
 from futurechain.future import Future, fail, succeed
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Deadline, Timeout, outcome_of
-from futurechain.pipeline.stations import trip_through
 from futurechain.pipeline.steps import Step, fused, goes_alone, is_stopped
+from futurechain.pipeline.trip_stations import trip_through
 from futurechain.pipeline.trips import Report, Trip, protected, unpacked
 
 __all__ = ["submit_one"]
