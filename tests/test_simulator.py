@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from xml.etree import ElementTree as ET
 
@@ -558,3 +559,16 @@ def test_a_closed_stream(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, name, None)
     assert main([]) == 2
     assert "is closed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ten_times_the_lines_take_ten_times_the_time():
+    """The picture is linear in its pairs; of several runs the quickest counts."""
+
+    def cost(count):
+        pairs = [parse("r good f bad" if number % 3 else "p r x") for number in range(count)]
+        begun = time.process_time()
+        draw(pairs).text()
+        return time.process_time() - begun
+
+    assert min(cost(10_000) for _ in range(3)) < 20 * min(cost(1000) for _ in range(5))

@@ -88,8 +88,8 @@ class Timed:
 
     def __init__(self, began: float) -> None:
         self.outcome: Any = None
-        self.process = os.getpid()
-        self.began = began
+        self.process: int = os.getpid()
+        self.began: float = began
 
 
 def time_there(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Timed:

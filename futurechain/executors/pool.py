@@ -72,10 +72,11 @@ class PoolScheduler(Scheduler):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.pending: dict[int, Any] = {}
-        self.closing = self.over = standard._shutdown
-        self.shut = False
+        self.closing: bool = standard._shutdown
+        self.over: bool = standard._shutdown
+        self.shut: bool = False
         """Whether somebody has shut it down, and not just the end of the interpreter."""
-        self.ended = threading.Event()
+        self.ended: threading.Event = threading.Event()
         _schedulers.add(self)
 
     # -- what a pool defines --------------------------------------------------------------------------------------

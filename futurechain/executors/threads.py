@@ -59,9 +59,9 @@ class ThreadScheduler(PoolScheduler):
 
     def __init__(self, name: str, most: int, initializer: Callable[[], object] | None) -> None:
         super().__init__(name)
-        self.most = most
-        self.initializer = initializer
-        self.broken = False
+        self.most: int = most
+        self.initializer: Callable[[], object] | None = initializer
+        self.broken: bool = False
         self._begin()
 
     def _begin(self) -> None:
@@ -72,7 +72,7 @@ class ThreadScheduler(PoolScheduler):
         """Those that have not left."""
         self.idle: list[Any] = []
         """A lock for each worker that waits for work: whoever takes one releases it."""
-        self.hired = 0
+        self.hired: int = 0
 
     def forget(self) -> None:
         super().forget()

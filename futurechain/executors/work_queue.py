@@ -24,7 +24,10 @@ class WorkItem:
     __slots__ = ("args", "fn", "future", "kwargs")
 
     def __init__(self, future: Any, call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]) -> None:
-        self.future = future
+        self.future: Any = future
+        self.fn: Callable[..., Any]
+        self.args: tuple[Any, ...]
+        self.kwargs: dict[str, Any]
         self.fn, self.args, self.kwargs = call
 
     @property
