@@ -50,7 +50,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return "with the slow tests" if config.getoption("--all") else "without the slow tests: --all runs them, too"
+    return (
+        "with the slow tests" if config.getoption("--all") else "without the slow tests: --all runs them, too"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +73,9 @@ def collect_garbage() -> None:
         while True:
             reports.clear()
             gc.collect()
-            futurechain.Future().then(None, str).result(30)  # it is lost as well, and settled after the others
+            futurechain.Future().then(None, str).result(
+                30
+            )  # it is lost as well, and settled after the others
             if not reports:
                 return
     finally:

@@ -18,7 +18,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import futurechain
-from futurechain import Future, INLINE, delay, gather, inlineCallbacks, race, retry, wrap_executor, wrap_future
+from futurechain import (
+    INLINE,
+    Future,
+    delay,
+    gather,
+    inlineCallbacks,
+    race,
+    retry,
+    wrap_executor,
+    wrap_future,
+)
 from futurechain.errors import BrokenExecutor
 
 KEPT: list[object] = []
@@ -244,7 +254,9 @@ def each_task_submits_the_next():
 @program("1 2", with_processes=True)
 def a_handler_that_submits_to_a_process_pool():
     a, b = threads(1), processes()
-    a.submit(slow, 1).then(lambda value: b.submit(slow, value)).then(show).then(lambda v: b.submit(add_one, v)).then(show)
+    a.submit(slow, 1).then(lambda value: b.submit(slow, value)).then(show).then(
+        lambda v: b.submit(add_one, v)
+    ).then(show)
 
 
 @program("2", with_processes=True)
@@ -621,7 +633,9 @@ def a_handler_exits():
 @program("BrokenExecutor 1", with_processes=True)
 def a_worker_dies():
     a, b = processes(), threads(1)
-    a.submit(slow).then(die).catch(BrokenExecutor, lambda e: show("BrokenExecutor"), on=b).then(lambda _: show(1))
+    a.submit(slow).then(die).catch(BrokenExecutor, lambda e: show("BrokenExecutor"), on=b).then(
+        lambda _: show(1)
+    )
 
 
 @program("local 2", with_processes=True)

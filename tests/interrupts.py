@@ -321,7 +321,9 @@ NOT_OURS = {"one_more", "settle", "source", "by_hand", "is_whole"}
 """Functions of this file that are no part of the helper."""
 
 LOOKS = frozenset(
-    number for name, number in dis.opmap.items() if name.startswith("CALL") or name in {"RESUME", "RETURN_GENERATOR"}
+    number
+    for name, number in dis.opmap.items()
+    if name.startswith("CALL") or name in {"RESUME", "RETURN_GENERATOR"}
 )
 """Instructions after which CPython looks for signals; a few more than there are, in one version or the other."""
 JUMPS = frozenset(number for name, number in dis.opmap.items() if name == "JUMP_BACKWARD")
@@ -418,7 +420,9 @@ def run_once(body: Callable[[World], object], interruption: ByTheClock | ByPlace
 def _listening(noise: list[str]) -> Iterator[None]:
     """Note what finalizers raise, instead of printing it."""
     before = sys.unraisablehook
-    sys.unraisablehook = lambda args: None if args.exc_type is KeyboardInterrupt else noise.append(repr(args.exc_value))
+    sys.unraisablehook = lambda args: (
+        None if args.exc_type is KeyboardInterrupt else noise.append(repr(args.exc_value))
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a coroutine that was interrupted before its first step
@@ -514,7 +518,9 @@ def go_through(name: str, stride: int = 1, report: Callable[[str], object] = str
 def _row(name: str, verdicts: list[Verdict]) -> Row:
     lost, locked = sum(one.lost for one in verdicts), sum(one.locked for one in verdicts)
     swallowed = sum(not one.raised for one in verdicts)
-    return Row(name, len(verdicts), lost, locked, swallowed, tuple({text for one in verdicts for text in one.noise}))
+    return Row(
+        name, len(verdicts), lost, locked, swallowed, tuple({text for one in verdicts for text in one.noise})
+    )
 
 
 def main() -> None:
@@ -532,12 +538,15 @@ def main() -> None:
     chance = random.Random(options.seed)
     for name in options.programs or PROGRAMS:
         places: Counter[str] = Counter()
-        note = lambda place, places=places: places.update([place])  # noqa: E731
+        note = lambda place, places=places: places.update([place])
         if options.places:
             row = go_through(name, options.stride, note)
         else:
             row = measure(name, options.runs, chance, note)
-        print(f"{row.name:28}{row.runs:12}{row.lost:8}{row.rate:8.1%}{row.locked:8}{row.swallowed:11}", flush=True)
+        print(
+            f"{row.name:28}{row.runs:12}{row.lost:8}{row.rate:8.1%}{row.locked:8}{row.swallowed:11}",
+            flush=True,
+        )
         for place, count in places.most_common() if options.where else ():
             print(f"    {place}: {count}")
         for text in row.noise:

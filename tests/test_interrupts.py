@@ -69,7 +69,9 @@ def test_ctrl_c_in_a_handler_comes_out():
     )
 
 
-@pytest.mark.parametrize("wait", ["future.result()", "cf.wait([future])", "list(cf.as_completed([future]))", "pool.shutdown()"])
+@pytest.mark.parametrize(
+    "wait", ["future.result()", "cf.wait([future])", "list(cf.as_completed([future]))", "pool.shutdown()"]
+)
 def test_ctrl_c_in_a_wait(wait):
     """Ctrl-C ends a wait in the main thread at once; the future can be used as before, and waits leave nothing there."""
     program = f"""

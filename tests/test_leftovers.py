@@ -330,7 +330,9 @@ def _is_of_interest(one):
     kind = type(one)
     if kind.__name__ == "Timer":
         return False  # those withdrawn are forgotten by the thousand
-    return kind.__module__.startswith("futurechain") or (issubclass(kind, BaseException) and kind is not AssertionError)
+    return kind.__module__.startswith("futurechain") or (
+        issubclass(kind, BaseException) and kind is not AssertionError
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)

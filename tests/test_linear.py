@@ -731,7 +731,12 @@ def test_the_memory_does_not_grow(run):
 @within(110)
 def test_a_long_chain_is_dropped_without_a_deep_stack():
     """A chain of 200,000 stages is freed, pending or settled, cancelled or failed."""
-    for end_it in (lambda s: None, lambda s: s.set_result(0), lambda s: s.cancel(), lambda s: s.set_exception(KeyError())):
+    for end_it in (
+        lambda s: None,
+        lambda s: s.set_result(0),
+        lambda s: s.cancel(),
+        lambda s: s.set_exception(KeyError()),
+    ):
         source = end = Future()
         for _ in range(200_000):
             end = end.then(lambda v: v)

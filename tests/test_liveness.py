@@ -6,7 +6,6 @@ import concurrent.futures as cf
 import contextlib
 import gc
 import logging
-import os
 import sys
 import threading
 import time
@@ -70,7 +69,9 @@ class Team:
         self._barrier = threading.Barrier(size + 1)
         self._actions = [None] * size
         self._errors = []
-        self._threads = [threading.Thread(target=self._serve, args=(index,), daemon=True) for index in range(size)]
+        self._threads = [
+            threading.Thread(target=self._serve, args=(index,), daemon=True) for index in range(size)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -587,7 +588,12 @@ ODD = {
     "dict": {"__dict__": property(_refuse)},
     "iter": {"__iter__": _refuse, "__contains__": _refuse},
 }
-BASES = {"Exception": Odd, "BaseException": BaseException, "SystemExit": SystemExit, "GeneratorExit": GeneratorExit}
+BASES = {
+    "Exception": Odd,
+    "BaseException": BaseException,
+    "SystemExit": SystemExit,
+    "GeneratorExit": GeneratorExit,
+}
 
 
 @pytest.fixture(params=ODD)
@@ -755,7 +761,10 @@ def test_handlers_that_return_odd_things():
 
     for value in (Liar(), Unequal(), type, object(), NotImplemented, Ellipsis, [], {}):
         source = Future()
-        ends = [source.then(lambda _, v=value: v).then(lambda v: "on"), source.addCallback(lambda _, v=value: v)]
+        ends = [
+            source.then(lambda _, v=value: v).then(lambda v: "on"),
+            source.addCallback(lambda _, v=value: v),
+        ]
         source.set_result(0)
         assert all(end.done() for end in ends)
         assert ends[0].exception(0) is None or isinstance(ends[0].exception(0), ZeroDivisionError)
@@ -782,7 +791,9 @@ def test_near_the_end_of_the_stack():
     assert succeed(1).then(lambda v: v + 1).result(0) == 2
 
 
-STILL_LOSES = pytest.mark.xfail(strict=False, reason="a RecursionError in the library's own code may lose a dependent")
+STILL_LOSES = pytest.mark.xfail(
+    strict=False, reason="a RecursionError in the library's own code may lose a dependent"
+)
 
 
 @pytest.mark.parametrize(
@@ -855,7 +866,9 @@ class Refusing(cf.Executor):
         pass
 
 
-@pytest.mark.parametrize("error", [RuntimeError("full"), MemoryError(), BrokenExecutor("broken"), SystemExit(3)])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("full"), MemoryError(), BrokenExecutor("broken"), SystemExit(3)]
+)
 @within(30)
 def test_an_executor_that_refuses(error):
     """A refused submit fails the stage, and those after it; a refused task raises at the call."""
@@ -919,7 +932,10 @@ def test_an_initializer_that_fails_while_chains_are_attached(hasty):
 def test_a_pool_that_is_dropped_with_stages_to_come():
     """An executor that nobody holds any more still runs the stages of its chains, or settles them."""
     source = Future()
-    ends = [source.then(abs, on=ThreadPoolExecutor(1)), source.then(abs, on=wrap_executor(cf.ThreadPoolExecutor(1)))]
+    ends = [
+        source.then(abs, on=ThreadPoolExecutor(1)),
+        source.then(abs, on=wrap_executor(cf.ThreadPoolExecutor(1))),
+    ]
     ends.append(source.then(abs, on=ProcessPoolExecutor(1)).then(abs))
     gc.collect()
     source.set_result(-1)
