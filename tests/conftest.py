@@ -17,18 +17,7 @@ PATIENT = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("quick", PATIENT, max_examples=50)
-settings.register_profile("thorough", PATIENT, max_examples=2000)
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="run the slow tests, too")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--all"):
-        config.hook.pytest_deselected(items=[item for item in items if "slow" in item.keywords])
-        items[:] = [item for item in items if "slow" not in item.keywords]
-
+settings.register_profile("thorough", PATIENT, max_examples=500)
 
 KINDS = ("inline", "thread", "process", "wrapped")
 
@@ -42,7 +31,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is slow, unless it was asked for."""
+    """Leave out what is slow, unless it was asked for; whatever drives a browser is."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
     if config.getoption("--all") or "slow" in config.getoption("markexpr"):
         return
     config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
@@ -50,9 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return (
-        "with the slow tests" if config.getoption("--all") else "without the slow tests: --all runs them, too"
-    )
+    return "with the slow tests" if config.getoption("--all") else "without the slow tests: --all runs them, too"
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +63,7 @@ def collect_garbage() -> None:
         while True:
             reports.clear()
             gc.collect()
-            futurechain.Future().then(None, str).result(
-                30
-            )  # it is lost as well, and settled after the others
+            futurechain.Future().then(None, str).result(30)  # it is lost as well, and settled after the others
             if not reports:
                 return
     finally:

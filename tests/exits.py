@@ -59,7 +59,7 @@ def program(prints: str = "", *, with_processes: bool = False) -> Callable[[Any]
     return enter
 
 
-# -- what the programs are made of --------------------------------------------------------------------------------------
+# -- what the programs are made of  ----------------------------------
 
 
 def show(*values: Any) -> Any:
@@ -121,7 +121,7 @@ class Policy:
         return tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(MOMENT / 2))
 
 
-# -- from pool to pool ---------------------------------------------------------------------------------------------------
+# -- from pool to pool  ----------------------------------
 
 
 @program("1")
@@ -215,7 +215,7 @@ def an_error_on_its_way():
     )
 
 
-# -- work that begins at the end -----------------------------------------------------------------------------------------
+# -- work that begins at the end  ----------------------------------
 
 
 @program("1")
@@ -277,7 +277,7 @@ def attached_at_the_end():
     pool.submit(slow).then(attach)
 
 
-# -- coroutines, timers, retries ------------------------------------------------------------------------------------------
+# -- coroutines, timers, retries  ----------------------------------
 
 
 @program("first second third")
@@ -399,7 +399,7 @@ def timers_alone():
     keep(Future().timeout(3600))
 
 
-# -- what cannot come any more -------------------------------------------------------------------------------------------
+# -- what cannot come any more  ----------------------------------
 
 
 @program("settled")
@@ -530,7 +530,7 @@ def a_wrapped_future_of_a_standard_pool():
     wrap_future(pool.submit(slow, 1)).then(show)
 
 
-# -- shutdown ------------------------------------------------------------------------------------------------------------
+# -- shutdown  ----------------------------------
 
 
 @program("5", with_processes=True)
@@ -622,7 +622,7 @@ def a_daemon_thread_goes_on_submitting():
     begun.wait()
 
 
-# -- odd ends --------------------------------------------------------------------------------------------------------------
+# -- odd ends  ----------------------------------
 
 
 @program("SystemExit")
@@ -712,7 +712,7 @@ def two_pools_that_return_each_other_s_work():
     b.submit(slow).then(lambda _: a.submit(lambda: b.submit(slow, "done").then(show)))
 
 
-# -- how the main thread ends ------------------------------------------------------------------------------------------------
+# -- how the main thread ends  ----------------------------------
 
 
 def _plainly(body: Callable[[], object]) -> None:

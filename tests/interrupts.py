@@ -280,7 +280,7 @@ def then_by_hand(future: cf.Future[Any], fn: Callable[[Any], Any]) -> cf.Future[
     return following
 
 
-# -- one run ----------------------------------------------------------------------------------------------------------------
+# -- one run  ----------------------------------
 
 
 class Verdict(NamedTuple):
@@ -455,7 +455,7 @@ def _see(future: cf.Future[Any]) -> None:
     """Look at a future, as a done callback."""
 
 
-# -- all of them --------------------------------------------------------------------------------------------------------------
+# -- all of them  ----------------------------------
 
 
 class Row(NamedTuple):
@@ -499,6 +499,13 @@ def _duration(body: Callable[[World], object]) -> float:
         body(World())
         times.append(time.perf_counter() - began)
     return sorted(times)[10]
+
+
+def count_places(name: str) -> int:
+    """Return how many places there are in a program."""
+    with ByPlace(sys.maxsize, folders(name)) as counter:
+        PROGRAMS[name](World())
+    return counter.seen
 
 
 def go_through(name: str, stride: int = 1, report: Callable[[str], object] = str) -> Row:

@@ -54,7 +54,7 @@ class Watch:
         self.seconds += time.perf_counter() - self._began
 
 
-# -- coroutines ---------------------------------------------------------------------------------------------------------------
+# -- coroutines  ----------------------------------
 
 
 @shape
@@ -125,7 +125,7 @@ def coroutines_that_are_cancelled_from_the_outside_in(n, watch):
     assert source.cancelled()
 
 
-# -- returned futures -----------------------------------------------------------------------------------------------------------
+# -- returned futures  ----------------------------------
 
 
 @shape
@@ -216,7 +216,7 @@ def a_recursion_through_returned_futures(n, watch):
         assert succeed(0).then(step).result(0) == n
 
 
-# -- cancelling -------------------------------------------------------------------------------------------------------------------
+# -- cancelling  ----------------------------------
 
 
 @shape
@@ -290,7 +290,7 @@ def callbacks_cancelled_in_a_long_chain(n, watch):
     assert source.cancelled()
 
 
-# -- combinations -----------------------------------------------------------------------------------------------------------------
+# -- combinations  ----------------------------------
 
 
 @shape
@@ -385,7 +385,7 @@ def nested_gathers(n, watch):
     assert end.done()
 
 
-# -- chains, errors, executors ------------------------------------------------------------------------------------------------------
+# -- chains, errors, executors  ----------------------------------
 
 
 @shape
@@ -597,7 +597,7 @@ def test_it_is_linear(name):
     assert min(each[large]) <= BOUND * min(each[small])
 
 
-# -- memory --------------------------------------------------------------------------------------------------------------------------
+# -- memory  ----------------------------------
 
 
 def _peak(run, size):

