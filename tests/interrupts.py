@@ -317,7 +317,7 @@ class ByTheClock:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
-NOT_OURS = {"one_more", "settle", "source", "by_hand", "is_whole"}
+NOT_OURS = {"__enter__", "__exit__", "one_more", "settle", "source", "by_hand", "is_whole"}
 """Functions of this file that are no part of the helper."""
 
 LOOKS = frozenset(

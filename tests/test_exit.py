@@ -97,7 +97,8 @@ def interrupt(name: str, seed: int) -> guard.Ended:
             except ProcessLookupError:
                 return
 
-    command = f"import os, sys; os.write(1, b' '); from tests import exits; exits.main({name!r})"
+    begin = "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); os.write(1, b' ')"
+    command = f"{begin}; from tests import exits; exits.main({name!r})"
     return guard.run(["-c", command], seconds=25, after_start=kill)
 
 

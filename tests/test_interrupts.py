@@ -77,6 +77,7 @@ def test_ctrl_c_in_a_wait(wait):
     program = f"""
 import concurrent.futures as cf, os, signal, threading
 from futurechain import ThreadPoolExecutor
+signal.signal(signal.SIGINT, signal.default_int_handler)
 release = threading.Event()
 pool = ThreadPoolExecutor(1)
 future = pool.submit(release.wait, 20).then(lambda v: v)
@@ -146,6 +147,7 @@ def test_ctrl_c_at_the_prompt_of_a_pool():
     program = """
 import os, signal, threading, time
 from futurechain import ThreadPoolExecutor
+signal.signal(signal.SIGINT, signal.default_int_handler)
 begun, count = threading.Event(), []
 try:
     with ThreadPoolExecutor(1, cancel_on_error=True) as pool:
