@@ -41,7 +41,7 @@ class Timer:
     __slots__ = ("_call", "deadline")
 
     def __init__(self, deadline: float, call: tuple[Callable[..., object], tuple[Any, ...]]) -> None:
-        self.deadline = deadline
+        self.deadline: float = deadline
         """When it is due, in seconds of its clock."""
         self._call = [call]
 

@@ -10,7 +10,7 @@ import concurrent.futures as cf
 import os
 from collections.abc import Callable, Coroutine, Generator
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast, overload
 from weakref import ref
 
 from futurechain import clock
@@ -391,7 +391,8 @@ class Stage(Future[T]):
     """A future that its chain settles."""
 
     __slots__ = ()
-    __init__ = object.__init__
+    if not TYPE_CHECKING:  # it is called as that of Future is
+        __init__ = object.__init__
     _held_weakly = False
 
 
@@ -474,13 +475,13 @@ def _in_place(plain: Any, fast_form: Any) -> Any:
 
 
 _plain_then = Future.then
-Stage.set_result = StandardFuture.set_result
+Stage.set_result = StandardFuture.set_result  # type: ignore[method-assign]
 Future.set_result = _in_place(StandardFuture.set_result, fast.set_result)  # type: ignore[method-assign]
 Future.addCallback = _in_place(Future.addCallback, fast.add_callback)  # type: ignore[method-assign]
 Future.then = _in_place(_plain_then, fast.then_on_bare)  # type: ignore[method-assign]
-InlineStage.then = _in_place(_plain_then, fast.then_on_inline)
+InlineStage.then = _in_place(_plain_then, fast.then_on_inline)  # type: ignore[method-assign]
 succeed = _in_place(succeed, fast.succeed)
-SettledStage.then = _in_place(_plain_then, fast.then_on_settled)
+SettledStage.then = _in_place(_plain_then, fast.then_on_settled)  # type: ignore[method-assign]
 
 if os.environ.get("FUTURECHAIN_DEBUG", "").lower() not in {"", "0", "false", "no", "off"}:
     later("debug")()

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import futurechain
@@ -150,7 +150,7 @@ def chains(draw: st.DrawFn, depth: int = 2) -> model.Chain:
     return model.Chain(draw(starts), draw(st.none() | st.integers(0, len(stages))), tuple(stages))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4 * settings.default.max_examples)
 @given(chain=chains())
 def test_all_ways_do_what_the_model_says(chain: model.Chain) -> None:
     """Promises, callbacks and Deferreds call the same handlers with the same, in one order, to the same end."""
@@ -298,7 +298,7 @@ operations = st.one_of(
 canceller_kinds = st.tuples(*[st.sampled_from(["none", "nothing", "succeeds", "fails"])] * 3)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4 * settings.default.max_examples)
 @given(cancellers=canceller_kinds, program=st.lists(operations, max_size=12))
 def test_deferreds_do_what_twisteds_do(cancellers: tuple[str, ...], program: list[tuple[Any, ...]]) -> None:
     """Any operations on three Deferreds that may wait for each other leave ours and Twisted's in the same state."""

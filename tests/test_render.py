@@ -32,6 +32,7 @@ from futurechain import (
     trace,
     wrap_future,
 )
+from futurechain.defer import Deferred
 from futurechain.viewing.render import mimebundle, render
 
 FORMATS = ("text", "mermaid", "dot", "svg")
@@ -144,7 +145,7 @@ def test_the_text_of_a_chain_with_branches():
         "○ #1 future · INLINE · pending",
         "⇣ ○ #2 one ◀ · INLINE · pending",
         "├╌ ○ #3 two · INLINE · pending",
-        "│  ⇣ ○ #4 catch three · INLINE · pending",
+        "│  ⇣ ○ #4 catch(KeyError, three) · INLINE · pending",
         "│  ⇣ ○ #5 finally print · INLINE · pending",
         "└╌ ○ #6 three · INLINE · pending",
     ]
@@ -797,3 +798,56 @@ def test_a_notebook_shows_the_picture():
     assert shown["text/plain"].startswith("<Future stage str pending")
     assert "abs" in "".join(ET.fromstring(shown["image/svg+xml"]).itertext())
     assert notebook.cells[2].outputs[0].data["text/plain"] == "'3'"
+
+
+def test_catch_shows_its_types():
+    """As it was written, with the classes by name."""
+    source = Future()
+    source.catch(KeyError, repr)
+    source.catch((KeyError, OSError), repr)
+    source.catch(repr)
+
+    drawn = [line.split(" · ")[0].split("#")[1][2:] for line in render(source).splitlines()]
+    assert drawn == ["future ◀", "catch(KeyError, repr)", "catch(KeyError | OSError, repr)", "repr"]
+
+
+def test_the_root_of_a_deferred_is_called_so():
+    """What stands for a Deferred in a picture has its name."""
+    deferred = Deferred()
+    assert "#1 Deferred ◀" in render(deferred.future)
+
+
+def test_labels_stand_beside_their_arrows():
+    """On the side that the line does not come from, within the picture."""
+    inner = Future()
+    outer = [succeed(1).then(lambda _: inner) for _ in range(3)]
+    root = ET.fromstring(render(inner, "svg"))
+    box = [float(number) for number in root.get("viewBox").split()]
+    edges = [group for group in root.iter(f"{SVG}g") if group.get("class", "").startswith("edge")]
+    assert len(edges) == len(outer)
+    for edge in edges:
+        line, _, text = edge
+        numbers = [float(number) for number in re.findall(r"[-0-9.]+", line.get("d"))]
+        start, tip, x = numbers[0], numbers[-2], float(text.get("x"))
+        side = -1 if text.get("text-anchor") == "end" else 1
+        assert (x - tip) * side > 5, "beside the tip"
+        assert (start - tip) * side <= 0, "away from where the line comes from"
+        assert box[0] <= min(x, x + side * 7.5 * len(text.text))
+        assert max(x, x + side * 7.5 * len(text.text)) <= box[2]
+
+
+@pytest.mark.parametrize("format", ["text", "mermaid", "dot", "svg"])
+@pytest.mark.parametrize("letter", ["x", "\u202e", "\n", "\U000e0001", "ש"])
+def test_any_name_of_any_length(letter, format):  # noqa: A002  # as in render
+    """500 letters, direction marks and what does not print are cut, or written out; the picture stays small."""
+
+    def named(value):
+        return value
+
+    named.__name__ = named.__qualname__ = letter * 500
+    source = Future()
+    source.then(named).then(str)
+    drawn = render(source, format)
+
+    assert len(drawn) < 4000
+    assert not {"\u202e", "\U000e0001"} & {*drawn}

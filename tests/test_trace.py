@@ -341,3 +341,18 @@ def test_a_stage_made_in_debug_mode_is_settled_in_a_trace():
         debug(False)
     assert (stage.result(0), later.result(0)) == ("12", 2)
     assert [span.name for span in t.spans()] == ["len"]
+
+
+def test_nothing_starts_before_it_was_queued(processes):
+    """A worker process may begin before the thread that hands over has noted that it did; the times say otherwise."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with trace() as t:
+            futures = [processes.submit(work.add, number, 1).then(work.double) for number in range(200)]
+            assert [future.result(60) for future in futures] == [2 * number + 2 for number in range(200)]
+    finally:
+        sys.setswitchinterval(before)
+
+    for span in t.spans():
+        assert span.attached <= span.queued <= span.started <= span.settled

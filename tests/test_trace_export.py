@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -354,6 +355,7 @@ class Browser:
             self.driver.get_log(log)  # what came before is another test's
         save(spans, self.folder / "page.html", title)
         self.driver.get((self.folder / "page.html").as_uri())
+        self.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
         return self
 
     def ask(self, script: str, *arguments: Any) -> Any:
@@ -638,6 +640,43 @@ def test_the_page_can_be_used_without_a_mouse(browser: Browser) -> None:
     assert [one.get_attribute("outerHTML") for one in controls if not one.accessible_name] == []
     headings = browser.driver.find_elements("css selector", "h1, h2, h3")
     assert [one.tag_name for one in headings] == ["h1", *["h2"] * (len(headings) - 1)]
+
+
+def test_an_empty_recording_starts_at_zero(browser: Browser) -> None:
+    """There is no time before it."""
+    browser.open(())
+    assert browser.view() == (0, 1000)
+    assert browser.ask("timeline.ticks()[0].text") == "0 \N{MICRO SIGN}s"
+
+
+@pytest.mark.parametrize("shown", [(0, 40_000), (39_990, 40_010), (123, 39_321)])
+@pytest.mark.parametrize("width", [320, 400, 1300])
+def test_ticks_at_any_width(width: int, shown: tuple[float, float], browser: Browser) -> None:
+    """Three of them at least on a phone, and no text reaches the next line."""
+    size = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": width < 640}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        browser.open(RECORDING).ask("timeline.zoomTo(...arguments)", *shown)
+        ticks = browser.ask("timeline.ticks()")
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    assert len(ticks) >= (3 if width >= 400 else 2)
+    for tick, following in pairwise(ticks):
+        assert tick["x"] + 4 + tick["width"] < following["x"]
+
+
+def test_any_name_of_any_length(browser: Browser) -> None:
+    """Long ones are cut, direction marks are written out, and Hebrew and Arabic stay by themselves."""
+    names = ["x" * 500, "abc\u202edef\u2066", "\u05e9\u05dc\u05d5\u05dd"]
+    browser.open([replace(STORE, number=number, name=name) for number, name in enumerate(names)])
+    legend = browser.driver.execute_script("return document.getElementById('legend').textContent")
+
+    assert "x" * 59 + "\u2026" in legend
+    assert "x" * 60 not in legend
+    assert "abc\\u202edef\\u2066" in legend
+    assert "\u202e" not in browser.driver.execute_script("return document.body.innerText")
+    assert "\u2068\u05e9\u05dc\u05d5\u05dd\u2069" in legend
 
 
 def test_a_narrow_window_is_enough(browser: Browser) -> None:

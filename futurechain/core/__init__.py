@@ -26,8 +26,8 @@ settled    --                                     set        never              
 
 *Waiting* is a local stage. *Produced* is all else: a bare future, a task, a stage for an executor (from the moment it
 is made), a combination, a coroutine, a stage that was put off, and one whose handler has returned a pending future.
-What lies in the list of a source on behalf of a produced future is no ticket, only something to be told (a `TakeOver`, a
-group of `gather`); so it may be moved, doubled or dropped.
+What lies in the list of a source on behalf of a produced future is no ticket, only something to be told (a `TakeOver`,
+a group of `gather`); so it may be moved, doubled or dropped.
 
 A ticket goes from *waiting* to *owned* to *produced*, and never back. So a canceller looks into the own list first and
 into that of the source then, and if it finds the ticket in neither, the stage is running.
@@ -48,9 +48,9 @@ into that of the source then, and if it finds the ticket in neither, the stage i
 Who may touch what
 ------------------
 The core alone reads or changes ``_dependents`` and writes ``_outcome``; others may read ``_outcome``. For them there
-are verbs: `state.new_pending`, `claim`, `attach`, `detach`, `consumers`, `loop.settle`, `cancel.let_go`. What stands
-in a list is a `state.Dependent`; what a future waits for, if it is no future, a `state.Source`. A thread's `ThreadState` is
-touched by that thread alone.
+are verbs: `state.new_pending`, `claim`, `attach`, `detach`, `consumers`, `loop.settle`, `cancel.let_go`. What stands in
+a list is a `state.Dependent`; what a future waits for, if it is no future, a `state.Source`. A thread's `ThreadState`
+is touched by that thread alone.
 
 To read, in this order: `state`, `handlers`, `loop`; then each for itself `thread_state`, `scheduler`, `flatten`,
 `cancel`, `attaching` and what pays in its place (`fast`), `stdlib`, `lost`, `unobserved`, `observers`,

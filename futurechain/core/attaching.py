@@ -44,7 +44,7 @@ class Kinds:
     twisted: type[Any]
 
 
-kinds = Kinds()
+kinds: Kinds = Kinds()
 
 
 # -- the two families -------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ BLOCKED_SECONDS = 0.1
 MOST = min(32, (os.cpu_count() or 1) + 4)
 MOST_BLOCKED = 512
 
-logger = logging.getLogger("futurechain")
+logger: logging.Logger = logging.getLogger("futurechain")
 _numbers = itertools.count()
 
 

@@ -175,8 +175,8 @@ class TakeOver:
     __slots__ = ("key", "target")
 
     def __init__(self, stage: Any) -> None:
-        self.target = stage
-        self.key = ~id(stage)
+        self.target: Any = stage
+        self.key: int = ~id(stage)
 
     def _is_waiting(self) -> bool:
         """Tell whether the stage is not settled yet."""

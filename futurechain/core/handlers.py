@@ -62,7 +62,7 @@ class Named(Handler):
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
 
     def title(self) -> str:
         return self.name
@@ -74,8 +74,8 @@ class Then(Handler):
     __slots__ = ("on_error", "on_result")
 
     def __init__(self, on_result: Function | None, on_error: Function | None) -> None:
-        self.on_result = on_result
-        self.on_error = on_error
+        self.on_result: Function | None = on_result
+        self.on_error: Function | None = on_error
 
     def select(self, outcome: Any) -> Call | None:
         if type(outcome) is Failure:
@@ -92,8 +92,8 @@ class Catch(Handler):
     __slots__ = ("handler", "types")
 
     def __init__(self, types: Any, handler: Function) -> None:
-        self.types = types
-        self.handler = handler
+        self.types: Any = types
+        self.handler: Function = handler
 
     def select(self, outcome: Any) -> Call | None:
         if type(outcome) is Failure and isinstance(outcome.value, self.types):
@@ -110,9 +110,9 @@ class Finally(Handler):
     __slots__ = ("begun", "fn", "kept")
 
     def __init__(self, fn: Function) -> None:
-        self.fn = fn
+        self.fn: Function = fn
         self.kept: Any = _NOTHING
-        self.begun = False
+        self.begun: bool = False
         """Whether `fn` was called; written by whoever has claimed the stage, as is a cancellation, which reads it."""
 
     def select(self, outcome: Any) -> Call | None:
@@ -137,8 +137,8 @@ class Callbacks(Handler):
     __slots__ = ("callback", "errback")
 
     def __init__(self, callback: Call | None, errback: Call | None) -> None:
-        self.callback = callback
-        self.errback = errback
+        self.callback: Call | None = callback
+        self.errback: Call | None = errback
 
     def select(self, outcome: Any) -> Call | None:
         call = self.errback if type(outcome) is Failure else self.callback

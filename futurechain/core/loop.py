@@ -21,7 +21,7 @@ from __future__ import annotations
 from contextvars import Context
 from typing import Any
 
-from futurechain.core.flatten import PLAIN_VALUES, resolve
+from futurechain.core.flatten import PLAIN_VALUES, resolve, upstream
 from futurechain.core.handlers import Handler
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call, Scheduler
@@ -189,15 +189,21 @@ def work_off(thread: ThreadState) -> None:
 
 
 def take_queued(future: Any, thread: ThreadState) -> None:
-    """Run here what `future` waits for, if it is still queued on the pool whose worker this thread is."""
-    while thread.pool is not None and not future.done():
-        origin = future
-        while isinstance(source := source_of(origin), State):
-            origin = source
-        queued = origin._on_executor and origin._scheduler is thread.pool
-        if not (queued and origin._call and TICKET in origin._dependents):
-            return
-        execute(origin, origin._call, origin._context)
+    """Run here what `future` waits for, as far as it is still queued on the pool whose worker this thread is."""
+    found = True
+    while found and not future.done():
+        found = False
+        for origin in upstream(future):
+            if _is_queued(origin, thread):
+                found = True
+                execute(origin, origin._call, origin._context)
+                if future.done():
+                    return
+
+
+def _is_queued(stage: Any, thread: ThreadState) -> bool:
+    on_this_pool = stage._on_executor and stage._scheduler is thread.pool
+    return on_this_pool and stage._call is not None and TICKET in stage._dependents
 
 
 def leave_handlers(thread: ThreadState) -> None:

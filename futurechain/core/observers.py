@@ -67,10 +67,10 @@ class Watch:
         self._set(tuple(one for one in self.observers if one is not observer))
 
     def _set(self, observers: tuple[Observer, ...]) -> None:
-        self.observers = observers
+        self.observers: tuple[Observer, ...] = observers
         for name in _EVENTS:
             setattr(self, name, _tell(tuple(getattr(observer, name) for observer in observers)))
-        self.on = bool(observers)
+        self.on: bool = bool(observers)
         """Whether anybody watches: whoever has something to tell looks here first."""
         for switch in self.switches:
             switch(self.on)
@@ -91,5 +91,5 @@ def _tell(listeners: tuple[Callable[..., object], ...]) -> Callable[..., object]
     return tell
 
 
-watch = Watch()
+watch: Watch = Watch()
 """The one that the core talks to."""

@@ -40,10 +40,10 @@ class Scheduler:
     __slots__ = ("__weakref__", "is_local", "is_plain", "name")
 
     def __init__(self, name: str, *, is_local: bool = False) -> None:
-        self.name = name
-        self.is_local = is_local
+        self.name: str = name
+        self.is_local: bool = is_local
         """Whether stages run in the thread that settles their source."""
-        self.is_plain = is_local
+        self.is_plain: bool = is_local
         """Whether, besides, nobody watches, so that a stage may take the fast path."""
 
     def takes_closures(self) -> bool:
@@ -70,10 +70,10 @@ class Chain:
     __slots__ = ("__weakref__", "ends", "has_begun", "tail")
 
     def __init__(self, end: Any) -> None:
-        self.ends = [end]
+        self.ends: list[Any] = [end]
         """The last one; for an instant also those that are about to cease to be it."""
-        self.tail = Tail(self)
-        self.has_begun = False
+        self.tail: Tail = Tail(self)
+        self.has_begun: bool = False
         """Whether the first child has found the root."""
 
 

@@ -118,9 +118,9 @@ class WaitCondition:
     __slots__ = ("condition", "has_told", "waiters")
 
     def __init__(self) -> None:
-        self.condition = Condition()
+        self.condition: Condition = Condition()
         self.waiters: list[Any] = []
-        self.has_told = False
+        self.has_told: bool = False
 
     def _is_waiting(self) -> bool:
         """Tell whether anybody waits."""

@@ -25,7 +25,7 @@ from futurechain.failure import Failure
 
 __all__ = ["OBSERVED", "Unobserved", "annotate", "failed", "log_error", "note_stage", "note_unobserved", "rescue"]
 
-logger = logging.getLogger("futurechain")
+logger: logging.Logger = logging.getLogger("futurechain")
 MOST_LINES = 100
 """How many stages a report shows, counted from the end of the chain."""
 _NOTE = "raised in stage "

@@ -63,7 +63,7 @@ class FailureGroup(Exception):  # noqa: N818  # Twisted's name
 
     def __init__(self, failures: Iterable[Any]) -> None:
         super().__init__()
-        self.failures = list(failures)
+        self.failures: list[Any] = list(failures)
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.failures))

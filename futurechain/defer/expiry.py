@@ -27,10 +27,10 @@ class Expiry:
     __slots__ = ("cancelled", "convert", "deferred", "seconds", "undecided", "withdraw")
 
     def __init__(self, deferred: Any, cancelled: Any, seconds: float, convert: Callable[..., Any] | None) -> None:
-        self.deferred = deferred
-        self.cancelled = cancelled
-        self.seconds = check_seconds(seconds, "timeout")
-        self.convert = convert or _to_timeout_error
+        self.deferred: Any = deferred
+        self.cancelled: Any = cancelled
+        self.seconds: float = check_seconds(seconds, "timeout")
+        self.convert: Callable[..., Any] = convert or _to_timeout_error
         self.undecided: list[None] = [None]
         self.withdraw: Callable[[], object] | None = None
 

@@ -51,8 +51,8 @@ class Share:
     __slots__ = ("deferred", "future", "takes")
 
     def __init__(self, deferred: Any, takes: bool) -> None:
-        self.deferred = weakref.ref(deferred)
-        self.takes = takes
+        self.deferred: weakref.ref[Any] = weakref.ref(deferred)
+        self.takes: bool = takes
         self.future: Any = None
 
     def make(self) -> Future[Any]:
@@ -92,7 +92,7 @@ class Source:
     __slots__ = ("deferred",)
 
     def __init__(self, deferred: weakref.ref[Any]) -> None:
-        self.deferred = deferred
+        self.deferred: weakref.ref[Any] = deferred
 
     def sources(self) -> list[Any]:
         """Return the futures behind: none. Rings with a Deferred in them are found from there."""

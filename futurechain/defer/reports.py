@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 __all__ = ["Trail", "Unhandled", "logError"]
 
 F = TypeVar("F")
-logger = logging.getLogger("futurechain")
+logger: logging.Logger = logging.getLogger("futurechain")
 _all: weakref.WeakSet[Unhandled] = weakref.WeakSet()
 
 
@@ -21,7 +21,7 @@ class Trail:
     __slots__ = ("creator", "invoker")
 
     def __init__(self) -> None:
-        self.creator = traceback.format_stack()[:-2]
+        self.creator: list[str] = traceback.format_stack()[:-2]
         self.invoker: list[str] = []
 
     def fired(self) -> None:

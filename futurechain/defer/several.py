@@ -21,7 +21,7 @@ FAILURE = False
 """In a `DeferredList`'s results: this one failed."""
 R = TypeVar("R")
 T = TypeVar("T")
-logger = logging.getLogger("futurechain")
+logger: logging.Logger = logging.getLogger("futurechain")
 
 
 class DeferredList(Deferred[R]):

@@ -54,6 +54,7 @@ __all__ = [
     "fire",
     "handled",
     "is_failure",
+    "reserve_room",
     "take",
     "take_now",
     "wait_for",

@@ -44,8 +44,8 @@ class _ConcurrencyPrimitive:
     """
 
     def __init__(self, tokens: int) -> None:
-        self.limit = tokens
-        self.tokens = tokens
+        self.limit: int = tokens
+        self.tokens: int = tokens
         self.waiting: deque[Deferred[Any]] = deque()
         self._guard = RLock()
 

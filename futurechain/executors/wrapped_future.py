@@ -45,8 +45,8 @@ class Foreign:
             return True
         try:
             return bool(future.cancel())
-        except Exception:  # some futures cannot be cancelled, and say so by raising
-            return False
+        except Exception:  # some futures cannot be asked, and say so by raising: then we let go of what is queued
+            return not future.running()
 
     def cancel_for(self, child: Any) -> tuple[()]:
         """Do no more: whoever cancels the one that stands for it has called `stop`."""

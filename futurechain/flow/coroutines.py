@@ -67,7 +67,7 @@ class _Runner(Handler):
         self.target._scheduler.unregister(self.target)
         return outcome
 
-    def cancelled(self, place: Any) -> None:
+    def cancelled(self, scheduler: Any) -> None:
         """Throw the cancellation in, if the coroutine waits; a step that runs will do it itself."""
         driver = self._take()
         if driver is not None:

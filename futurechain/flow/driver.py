@@ -10,10 +10,11 @@ it, gets rid of ours here, so that a coroutine that has ended is no part of a re
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any, NoReturn, ParamSpec, TypeAlias, TypeVar
 
 from futurechain.core.thread_state import current
@@ -52,8 +53,20 @@ def returnValue(value: object) -> NoReturn:
 
 
 def is_driving() -> bool:
-    """Tell whether this thread is in a step of a coroutine or generator that we drive."""
-    return current.thread.drives > 0
+    """Tell whether this thread is in a step of ours, and in no event loop that the step has started."""
+    thread = current.thread
+    return thread.drives > 0 and running_loop() is thread.loop
+
+
+def running_loop() -> Any:
+    """Return what stands for the event loop that runs in this thread, asyncio's or trio's, or None."""
+    asyncio: Any = sys.modules.get("asyncio")
+    loop = None if asyncio is None else asyncio._get_running_loop()
+    trio: Any = sys.modules.get("trio")
+    if loop is None and trio is not None:
+        with suppress(RuntimeError):
+            return trio.lowlevel.current_task()
+    return loop
 
 
 def is_steps(value: object) -> bool:
@@ -71,9 +84,9 @@ class Driver:
     __slots__ = ("context", "is_generator", "name", "steps")
 
     def __init__(self, steps: Steps[Any]) -> None:
-        self.steps = steps
-        self.is_generator = isinstance(steps, types.GeneratorType)
-        self.context = copy_context()
+        self.steps: Steps[Any] = steps
+        self.is_generator: bool = isinstance(steps, types.GeneratorType)
+        self.context: Context = copy_context()
         self.name: str = getattr(steps, "__qualname__", "coroutine").replace("<locals>.", "").rsplit(".", 1)[-1]
 
     def resume(self, outcome: Any, place: str) -> tuple[Any, bool]:
@@ -84,6 +97,7 @@ class Driver:
             place: the name of the executor, for the note on an error.
         """
         run, steps = current.thread, self.steps
+        outer, run.loop = run.loop, running_loop()
         run.drives += 1
         try:
             if type(outcome) is Failure:
@@ -100,6 +114,7 @@ class Driver:
             return Failure(error), True
         finally:
             run.drives -= 1
+            run.loop = outer
             del self, steps, outcome  # no cycle: a traceback may keep this frame
 
 

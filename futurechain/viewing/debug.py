@@ -20,7 +20,7 @@ from futurechain.core.observers import Observer, watch
 
 __all__ = ["debug"]
 
-logger = logging.getLogger("futurechain")
+logger: logging.Logger = logging.getLogger("futurechain")
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 

@@ -162,8 +162,10 @@ def _neighbours(picture: Picture) -> tuple[list[list[int]], list[list[int]]]:
 
 def clean(name: str) -> str:
     """Return `name` on one line, printable, and not too long."""
-    cut = name if len(name) <= MOST_NAMED else name[: MOST_NAMED - 1] + "…"
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in cut)
+    written = "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in name[: MOST_NAMED + 1]
+    )
+    return written if len(written) <= MOST_NAMED else written[: MOST_NAMED - 1] + "…"
 
 
 def seconds(duration: float) -> str:
@@ -238,6 +240,9 @@ def _dot_text(text: str) -> str:
 
 
 _LINE = 16
+_LETTER = 7.5
+_BESIDE = 8
+"""How far a text stands from the tip of its arrow, which the line enters from the other side."""
 _GAP = 28
 _ROW_GAP = 46
 _MARGIN = 12
@@ -285,7 +290,9 @@ def _summary(picture: Picture) -> str:
 
 def _lay_out(picture: Picture) -> _Sheet:
     texts = [node.lines() for node in picture.nodes]
-    wide = 24 + 7.5 * max(_columns(line) for lines in texts for line in lines)
+    wide = 24 + _LETTER * max(_columns(line) for lines in texts for line in lines)
+    beside = max((len(edge.label) for edge in picture.edges), default=0)  # of the arrows, where there has to be room
+    wide = max(wide, 2 * (_BESIDE + _LETTER * beside - _MARGIN)) if beside else wide
     high = 12 + _LINE * max(map(len, texts))
     rows = _layers(picture)
     routes = _bend(picture, rows)
@@ -377,18 +384,24 @@ def _svg_edge(picture: Picture, edge: Edge, route: list[int], sheet: _Sheet) -> 
     half = sheet.high / 2
     (x, y), *bends, (end_x, end_y) = (sheet.centres[one] for one in route)
     path, y, end_y = f"M{x:.1f} {y + half:.1f}", y + half, end_y - half
-    text_x, text_y = (x + (bends[0][0] if bends else end_x)) / 2 + 6, y + _ROW_GAP / 2 + 4
     for bend_x, bend_y in bends:
         path += f"{_curve(x, y, bend_x, bend_y - half)}V{bend_y + half:.1f}"
         x, y = bend_x, bend_y + half
     path += _curve(x, y, end_x, end_y - 6)
+    to_the_left = x > end_x
     status = picture.status_of(edge)
     line = 'stroke-width="1.5" stroke-dasharray="4 3"' if status == "pending" else 'stroke-width="2.5"'
-    text = f'<text x="{text_x:.1f}" y="{text_y:.1f}" fill="#767676">{edge.label}</text>' if edge.label else ""
+    text = _svg_label(edge.label, end_x, end_y, to_the_left=to_the_left) if edge.label else ""
     return (
         f'<g class="edge {status}"><path d="{path}" fill="none" stroke="{COLOURS[status]}" {line}/>'
         f'<path d="M{end_x - 5:.1f} {end_y - 8:.1f}h10L{end_x:.1f} {end_y:.1f}Z" fill="{COLOURS[status]}"/>{text}</g>'
     )
+
+
+def _svg_label(text: str, x: float, y: float, *, to_the_left: bool) -> str:
+    """Write beside the tip of an arrow, on the side that its line does not come from."""
+    x, anchor = (x - _BESIDE, "end") if to_the_left else (x + _BESIDE, "start")
+    return f'<text x="{x:.1f}" y="{y - 5:.1f}" text-anchor="{anchor}" fill="#767676">{text}</text>'
 
 
 def _curve(x1: float, y1: float, x2: float, y2: float) -> str:

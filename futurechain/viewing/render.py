@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from futurechain.core.handlers import Handler, label
+from futurechain.core.handlers import Catch, Handler, label
 from futurechain.core.scheduler import chain_end
 from futurechain.core.state import PENDING, Pending, consumers
 from futurechain.core.stdlib import DoneCallback, StandardFuture, is_cancelled, outcome_of
@@ -133,18 +133,26 @@ def _name_of(future: Any) -> str:
         word = _WORDS.get(kind, "")
         name = getattr(plan, "name", "") or (label(plan) if plan.handlers() else "")
         name = name.rsplit(".", 1)[-1]
+        if type(plan) is Catch:
+            return _call_of_catch(plan, name)
         return f"{word} {name}".strip() or ("shield" if future._shielded else "pass")
     return "future" if plan is None or not callable(plan) else label(plan)
 
 
+def _call_of_catch(plan: Catch, name: str) -> str:
+    types = plan.types if isinstance(plan.types, tuple) else (plan.types,)
+    names = " | ".join(kind.__name__ for kind in types)
+    return f"catch({names}, {name})"
+
+
 _WORDS = {
+    "Source": "Deferred",
     "_All": "gather",
     "_Settled": "gather",
     "_Race": "race",
     "_Some": "some",
     "_Timed": "delay",
     "Foreign": "wrap_future",
-    "Catch": "catch",
     "Finally": "finally",
     "Expiry": "timeout",
     "_Runner": "coroutine",

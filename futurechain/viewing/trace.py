@@ -145,6 +145,9 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
             track = f"{executor}, process {record[PROCESS]}"
         elif started is None and record[QUEUED] is not None and state in {"returned", "failed"}:
             started, track = record[QUEUED], executor  # somebody else's executor does not say when it began
+        queued = record[QUEUED]
+        if queued is not None and started is not None:  # a worker may be quicker than whoever hands over, and notes that
+            queued = min(queued, started)
         return Span(
             number=numbers[id(record)],
             name=_Name(record[FN]).text,
@@ -152,7 +155,7 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
             track=track,
             process=record[PROCESS] or os.getpid(),
             attached=record[ATTACHED] - self._began,
-            queued=self._since(record[QUEUED]),
+            queued=self._since(queued),
             started=self._since(started),
             settled=self._since(record[SETTLED]),
             state=state,

@@ -1,0 +1,82 @@
+"""The one place where tests look inside: what schedules, mutations and the model have to know of the core.
+
+Everything else in the tests holds for any library with this public behaviour.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import futurechain
+from futurechain.core.state import FORWARDED, PENDING, PIN, Group, Token
+from futurechain.core.thread_state import current
+
+__all__ = [
+    "CORE_FILES",
+    "PACKAGE",
+    "is_end_of_chain_clean",
+    "left_in",
+    "left_in_this_thread",
+    "state_of",
+    "wrong_in",
+]
+
+PACKAGE = Path(futurechain.__file__).parent
+
+CORE_FILES = frozenset(
+    str(path)
+    for path in (
+        *sorted((PACKAGE / "core").glob("*.py")),
+        PACKAGE / "future.py",
+        PACKAGE / "flow" / "combinators.py",
+        PACKAGE / "flow" / "coroutines.py",
+        PACKAGE / "flow" / "driver.py",
+        PACKAGE / "flow" / "timing.py",
+        PACKAGE / "executors" / "inline.py",
+        PACKAGE / "executors" / "threads.py",
+        PACKAGE / "executors" / "wrapped_future.py",
+    )
+)
+"""The files in which schedules stop threads."""
+
+
+def state_of(future):
+    """What is known of its outcome: "pending", "forwarded" or "settled"."""
+    outcome = future._outcome
+    return "pending" if outcome is PENDING else "forwarded" if outcome is FORWARDED else "settled"
+
+
+def left_in(future):
+    """What a settled future still holds and should not: entries in its list of dependents, its handler, its source."""
+    left = [f"dependent {entry!r}" for entry in future._dependents]
+    left += [f"{name} {value!r}" for name in ("_handler", "_source") if (value := getattr(future, name)) is not None]
+    return left
+
+
+def wrong_in(future):
+    """What is wrong with how a pending future is held, and with what it holds, when nothing is under way."""
+    entries = []
+    for held in future._dependents:
+        if isinstance(held, Group):
+            entries += held.values()
+        elif not isinstance(held, Token):
+            entries.append(held)
+    wrong = [f"it holds {entry!r}, which does not wait" for entry in entries if not entry._is_waiting()]
+    if entries and state_of(future) == "forwarded" and PIN in future._dependents:
+        wrong.append("it is forwarded, has dependents, and is held by a weak reference")
+    return wrong
+
+
+def is_end_of_chain_clean(future):
+    """Whether the record of the chain of `future` holds one end, and not one that is about to cease to be it."""
+    record = getattr(future, "_chain", None)
+    ends = getattr(record() if callable(record) else record, "ends", (None,))
+    return len(ends) == 1
+
+
+def left_in_this_thread():
+    """What this thread has put off and not done; nothing, when it is in no handler."""
+    record = current.thread
+    names = "stack", "later", "carried", "interrupt"
+    left = [f"{name} {value!r}" for name in names if (value := getattr(record, name))]
+    return left + [f"{name} {value}" for name in ("depth", "drives") if (value := getattr(record, name))]

@@ -1,0 +1,101 @@
+"""A sample of all schedules, the same in each run; and the machine that stops threads at their bytecodes."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+
+from tests.schedules import Case, Runner, sample
+from tests.stepping import NEVER, Hang, Stepper
+from tests.worlds import SHAPES
+
+SCHEDULES = 360
+"""In each shape; all of them together take some ten seconds."""
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_order_of_events_breaks_a_promise(shape):
+    """Whatever another thread does before whichever bytecode: all is settled, once, in order, and nothing is left."""
+    with Runner() as runner:
+        sample(runner, random.Random(f"{shape} 1"), shapes=[shape], schedules=SCHEDULES)
+    assert not runner.found, "\n".join(map(repr, runner.found[:3]))
+
+
+# -- the machine ------------------------------------------------------------------------------------------------------
+
+
+def count_badly(box):
+    """Add one, in two steps, so that another thread can come between."""
+    value = box[0]
+    box[0] = value + 1
+
+
+@pytest.fixture
+def stepper():
+    with Stepper({__file__}) as machine:
+        yield machine
+
+
+def test_some_plan_finds_each_race(stepper):
+    """A read and a store come apart in some plans with one interruption, and in no plan without."""
+    results = []
+    for stop in range(20):
+        box = [0]
+        stepper.run([lambda box=box: count_badly(box)] * 2, [(0, stop), (1, NEVER)])
+        results.append(box[0])
+    assert results[0] == results[-1] == 2
+    assert 1 in results
+
+
+def test_a_plan_is_the_same_in_each_run(stepper):
+    """The same plan gives the same number of steps and the same result."""
+
+    def once():
+        box = [0]
+        jobs = [lambda: count_badly(box), lambda: count_badly(box)]
+        return [slot.steps for slot in stepper.run(jobs, [(0, 3), (1, 2), (0, 5)])], box
+
+    assert len({repr(once()) for _ in range(20)}) == 1
+
+
+def test_a_blocked_thread_gives_up_its_turn(stepper):
+    """Who waits for another thread lets that go on, whatever the plan says."""
+    event = threading.Event()
+    first, second = stepper.run([event.wait, event.set], [(0, NEVER), (1, NEVER)])
+    assert first.finished
+    assert second.finished
+
+
+def test_when_nobody_can_go_on_the_test_is_asked_to_help(stepper):
+    """A thread that waits for something from outside gets it from ``unblock``; and without it that is a `Hang`."""
+    event = threading.Event()
+    stepper.run([event.wait], [], unblock=event.set)
+    never = threading.Event()
+    with pytest.raises(Hang, match="wait"):
+        stepper.run([never.wait], [], patience=0.1)
+    never.set()
+
+
+def test_what_a_job_raises_is_kept(stepper):
+    """An exception in one thread ends that job only."""
+    first, second = stepper.run([lambda: 1 / 0, lambda: 5], [])
+    assert isinstance(first.error, ZeroDivisionError)
+    assert second.value == 5
+
+
+def test_a_case_reads_as_it_is_written():
+    """What a report prints can be given to ``--case``."""
+    text = "bare(then, adopt): cancel_root | set_result"
+    assert repr(Case.parse(text)) == text
+
+
+def test_a_broken_promise_is_seen():
+    """A handler that runs twice, or a future that is not settled, is a fault."""
+    with Runner() as runner:
+        world, _ = Case.parse("bare(then): look | look").make(runner)
+        world.close()
+        world.stages[0].handle(None)
+        assert any("ran 2 times" in fault for fault in world.check())
+        world.end()
