@@ -7,11 +7,10 @@ has no bound is shown for orientation. A bound against a peer that is not instal
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,8 @@ from benchmarks.measure import (
 from benchmarks.peers import ADD_CALLBACK, BY_HAND, OURS, our_deferreds, ours, twisted
 from benchmarks.pools import EACH_SUBMITTED, nothing, open_pool, pool_peers
 from benchmarks.scenarios import by_name, refusal
-from futurechain import Future, trace
+from benchmarks.streams import drifting, process_stream, thread_stream, uneven, uneven_stream
+from futurechain import Future, Pipeline, trace
 
 __all__ = ["Row", "main", "measure", "rows", "table"]
 
@@ -43,7 +43,6 @@ STANDARD = BY_HAND
 COLUMNS = {OURS: "ours", STANDARD: "by hand or standard"}
 SECOND_WAYS = {ADD_CALLBACK, EACH_SUBMITTED, "Twisted DeferredList"}
 """Who has a column already, by its quickest way."""
-PIPELINE = "futurechain.pipeline"
 MEGABYTE = 1_000_000
 
 
@@ -147,17 +146,35 @@ def imports(work: str, mine: str, standard: str, bounds: dict[str, float]) -> Ro
     return Row(work, {OURS: import_sample(mine), STANDARD: import_sample(standard)}, bounds, standard="standard")
 
 
+def against(work: str, samples: dict[str, Sample], bounds: dict[str, float] | None = None) -> Row:
+    """Return the row of a stream against the standard pool's map with the chunk size that suits that best."""
+    return Row(work, samples, bounds or {STANDARD: 1.1}, standard="Executor.map, best chunk")
+
+
+def streams(sized: Callable[[int], int]) -> list[Row]:
+    """Return the rows of the pipelines."""
+    peers = {"joblib": 1.0, "mpire": 1.0}
+    long, few = sized(20_000), sized(5_000)
+    return [
+        against("Pipeline.map, process step of 10 µs", process_stream(10, long), {STANDARD: 1.3, **peers}),
+        against("the same, 100 µs", process_stream(100, few)),
+        against("the same, 1 ms", process_stream(1000, sized(1_000))),
+        against("the same, 1 in 100 of 5 ms", uneven_stream(uneven, long, 50)),
+        against("the same, from 10 µs to 1 ms", uneven_stream(drifting, sized(11_000), 200)),
+        Row("three thread steps, window of 100", thread_stream(sized(100_000)), {STANDARD: 1.0}),
+        fused(),
+    ]
+
+
 def fused() -> Row:
-    """Return the row of the fused process steps; empty until there are pipelines."""
+    """Return the row of the fused process steps."""
     work = "three 1 MB steps on a process pool, fused"
-    if importlib.util.find_spec(PIPELINE) is None:
-        return Row(work, {}, note="not built yet")
     by_peer = {peer.name: peer for peer in pool_peers()}
     chained = partial(by_name("process_steps").make, by_peer[EACH_SUBMITTED], MEGABYTE)
 
     def fuse() -> Work:
         pool = open_pool(by_peer[OURS], "process")
-        recipe = importlib.import_module(PIPELINE).Pipeline()
+        recipe: Any = Pipeline()
         for _ in range(3):
             recipe = recipe.then(nothing, on=pool)
         payload, count = bytes(MEGABYTE), 3
@@ -191,7 +208,7 @@ def rows(scale: float = 1.0) -> list[Row]:
         ),
         each_submitted("submit().then().then().result(), each step on the pool", sized(300), {BY_HAND: 0.45}),
         compared("the same; by hand, a step runs where the one before ended", "pool_chain", sized(300), {}),
-        fused(),
+        *streams(sized),
         compared("set and withdraw 10,000 timeouts, each", "timers", sized(10_000), {"asyncio": 0.60}),
         *traced(sized(1000)),
         imports("import futurechain", "import futurechain", "import concurrent.futures.thread", {STANDARD: 1.3}),

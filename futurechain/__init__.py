@@ -27,7 +27,8 @@ from importlib import import_module
 TYPE_CHECKING = __name__ == ""  # never; `typing` would cost more than all the rest, and jedi believes a plain False
 if TYPE_CHECKING:
     from futurechain.executors.inline import INLINE
-    from futurechain.executors.standard_processes import ProcessPoolExecutor
+    from futurechain.executors.limit import limit
+    from futurechain.executors.processes.pool import ProcessPoolExecutor
     from futurechain.executors.threads import ThreadPoolExecutor
     from futurechain.executors.wrapped import wrap_executor
     from futurechain.executors.wrapped_future import wrap_future
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from futurechain.flow.coroutines import ensure_future, inlineCallbacks, returnValue
     from futurechain.flow.timing import delay, retry
     from futurechain.future import Future, fail, succeed
+    from futurechain.pipeline.pipeline import Pipeline
+    from futurechain.pipeline.stream import Stream
     from futurechain.viewing.debug import debug
     from futurechain.viewing.render import render
     from futurechain.viewing.trace import trace
@@ -44,7 +47,9 @@ __all__ = [
     "INLINE",
     "Failure",
     "Future",
+    "Pipeline",
     "ProcessPoolExecutor",
+    "Stream",
     "ThreadPoolExecutor",
     "debug",
     "delay",
@@ -53,6 +58,7 @@ __all__ = [
     "first",
     "gather",
     "inlineCallbacks",
+    "limit",
     "race",
     "reduce",
     "render",
@@ -66,7 +72,8 @@ __all__ = [
 ]
 
 _NAMES = {
-    "executors.standard_processes": ("ProcessPoolExecutor",),
+    "executors.limit": ("limit",),
+    "executors.processes.pool": ("ProcessPoolExecutor",),
     "executors.threads": ("ThreadPoolExecutor",),
     "executors.wrapped": ("wrap_executor",),
     "executors.wrapped_future": ("wrap_future",),
@@ -76,6 +83,8 @@ _NAMES = {
     "flow.timing": ("delay", "retry"),
     "executors.inline": ("INLINE",),
     "future": ("Future", "fail", "succeed"),
+    "pipeline.pipeline": ("Pipeline",),
+    "pipeline.stream": ("Stream",),
     "viewing.debug": ("debug",),
     "viewing.render": ("render",),
     "viewing.trace": ("trace",),

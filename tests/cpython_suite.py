@@ -13,9 +13,10 @@ import sys
 import unittest
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, ROOT)
 
-import futurechain
+import futurechain  # noqa: E402  # the line above lets it be found
 
 MODULES = (
     "test_future",
@@ -38,6 +39,7 @@ SKIPPED = {
     "FutureTest.test_repr": "compares with the standard class's repr; ours is tested in test_future.py",
     "FutureTest.test_multiple_set_result": "compares with the standard message; ours is in test_future.py",
     "FutureTest.test_multiple_set_exception": "compares with the standard message; ours is in test_future.py",
+    "test_python_finalization_error": "forbids the thread that feeds the standard pool's call queue; ours has none",
 }
 """What names private attributes of the standard classes, with the reason."""
 
@@ -56,8 +58,21 @@ def create_future(state=base.PENDING, exception=None, result=None):
     return future
 
 
+def use_ours_in_interpreters():
+    """Let the interpreters that the suite starts import our pools as well."""
+    helper = importlib.import_module("test.support.script_helper")
+    start = helper.assert_python_ok
+
+    def start_with_ours(*arguments, **environment):
+        changed = [one.replace("from concurrent.futures import", "from futurechain import") for one in arguments]
+        return start(*changed, PYTHONPATH=ROOT, **environment)
+
+    helper.assert_python_ok = start_with_ours
+
+
 def load(names):
     """Import the suite with our classes in place of the standard ones; its tests."""
+    use_ours_in_interpreters()
     standard.ThreadPoolExecutor = futurechain.ThreadPoolExecutor
     standard.ProcessPoolExecutor = futurechain.ProcessPoolExecutor
     util = importlib.import_module("test.test_concurrent_futures.util")

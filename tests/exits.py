@@ -18,7 +18,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import futurechain
-from futurechain import Future, INLINE, delay, gather, inlineCallbacks, race, retry, wrap_executor, wrap_future
+from futurechain import (
+    INLINE,
+    Future,
+    delay,
+    gather,
+    inlineCallbacks,
+    race,
+    retry,
+    wrap_executor,
+    wrap_future,
+)
 from futurechain.errors import BrokenExecutor
 
 KEPT: list[object] = []
@@ -49,7 +59,7 @@ def program(prints: str = "", *, with_processes: bool = False) -> Callable[[Any]
     return enter
 
 
-# -- what the programs are made of --------------------------------------------------------------------------------------
+# -- what the programs are made of  ----------------------------------
 
 
 def show(*values: Any) -> Any:
@@ -111,7 +121,7 @@ class Policy:
         return tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(MOMENT / 2))
 
 
-# -- from pool to pool ---------------------------------------------------------------------------------------------------
+# -- from pool to pool  ----------------------------------
 
 
 @program("1")
@@ -205,7 +215,7 @@ def an_error_on_its_way():
     )
 
 
-# -- work that begins at the end -----------------------------------------------------------------------------------------
+# -- work that begins at the end  ----------------------------------
 
 
 @program("1")
@@ -244,7 +254,9 @@ def each_task_submits_the_next():
 @program("1 2", with_processes=True)
 def a_handler_that_submits_to_a_process_pool():
     a, b = threads(1), processes()
-    a.submit(slow, 1).then(lambda value: b.submit(slow, value)).then(show).then(lambda v: b.submit(add_one, v)).then(show)
+    a.submit(slow, 1).then(lambda value: b.submit(slow, value)).then(show).then(
+        lambda v: b.submit(add_one, v)
+    ).then(show)
 
 
 @program("2", with_processes=True)
@@ -265,7 +277,7 @@ def attached_at_the_end():
     pool.submit(slow).then(attach)
 
 
-# -- coroutines, timers, retries ------------------------------------------------------------------------------------------
+# -- coroutines, timers, retries  ----------------------------------
 
 
 @program("first second third")
@@ -387,7 +399,7 @@ def timers_alone():
     keep(Future().timeout(3600))
 
 
-# -- what cannot come any more -------------------------------------------------------------------------------------------
+# -- what cannot come any more  ----------------------------------
 
 
 @program("settled")
@@ -518,7 +530,7 @@ def a_wrapped_future_of_a_standard_pool():
     wrap_future(pool.submit(slow, 1)).then(show)
 
 
-# -- shutdown ------------------------------------------------------------------------------------------------------------
+# -- shutdown  ----------------------------------
 
 
 @program("5", with_processes=True)
@@ -610,7 +622,7 @@ def a_daemon_thread_goes_on_submitting():
     begun.wait()
 
 
-# -- odd ends --------------------------------------------------------------------------------------------------------------
+# -- odd ends  ----------------------------------
 
 
 @program("SystemExit")
@@ -621,7 +633,9 @@ def a_handler_exits():
 @program("BrokenExecutor 1", with_processes=True)
 def a_worker_dies():
     a, b = processes(), threads(1)
-    a.submit(slow).then(die).catch(BrokenExecutor, lambda e: show("BrokenExecutor"), on=b).then(lambda _: show(1))
+    a.submit(slow).then(die).catch(BrokenExecutor, lambda e: show("BrokenExecutor"), on=b).then(
+        lambda _: show(1)
+    )
 
 
 @program("local 2", with_processes=True)
@@ -698,7 +712,7 @@ def two_pools_that_return_each_other_s_work():
     b.submit(slow).then(lambda _: a.submit(lambda: b.submit(slow, "done").then(show)))
 
 
-# -- how the main thread ends ------------------------------------------------------------------------------------------------
+# -- how the main thread ends  ----------------------------------
 
 
 def _plainly(body: Callable[[], object]) -> None:

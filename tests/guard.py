@@ -29,7 +29,9 @@ class Ended(NamedTuple):
     """Whether processes that it has started were still there some seconds later."""
 
 
-def run(command: Sequence[str], *, seconds: float = 30, after_start: Callable[[int], object] | None = None) -> Ended:
+def run(
+    command: Sequence[str], *, seconds: float = 30, after_start: Callable[[int], object] | None = None
+) -> Ended:
     """Run Python with `command` in a process group of its own, for `seconds` at most.
 
     Args:

@@ -280,7 +280,7 @@ def then_by_hand(future: cf.Future[Any], fn: Callable[[Any], Any]) -> cf.Future[
     return following
 
 
-# -- one run ----------------------------------------------------------------------------------------------------------------
+# -- one run  ----------------------------------
 
 
 class Verdict(NamedTuple):
@@ -317,11 +317,13 @@ class ByTheClock:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
-NOT_OURS = {"one_more", "settle", "source", "by_hand", "is_whole"}
+NOT_OURS = {"__enter__", "__exit__", "one_more", "settle", "source", "by_hand", "is_whole"}
 """Functions of this file that are no part of the helper."""
 
 LOOKS = frozenset(
-    number for name, number in dis.opmap.items() if name.startswith("CALL") or name in {"RESUME", "RETURN_GENERATOR"}
+    number
+    for name, number in dis.opmap.items()
+    if name.startswith("CALL") or name in {"RESUME", "RETURN_GENERATOR"}
 )
 """Instructions after which CPython looks for signals; a few more than there are, in one version or the other."""
 JUMPS = frozenset(number for name, number in dis.opmap.items() if name == "JUMP_BACKWARD")
@@ -418,7 +420,9 @@ def run_once(body: Callable[[World], object], interruption: ByTheClock | ByPlace
 def _listening(noise: list[str]) -> Iterator[None]:
     """Note what finalizers raise, instead of printing it."""
     before = sys.unraisablehook
-    sys.unraisablehook = lambda args: None if args.exc_type is KeyboardInterrupt else noise.append(repr(args.exc_value))
+    sys.unraisablehook = lambda args: (
+        None if args.exc_type is KeyboardInterrupt else noise.append(repr(args.exc_value))
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a coroutine that was interrupted before its first step
@@ -451,7 +455,7 @@ def _see(future: cf.Future[Any]) -> None:
     """Look at a future, as a done callback."""
 
 
-# -- all of them --------------------------------------------------------------------------------------------------------------
+# -- all of them  ----------------------------------
 
 
 class Row(NamedTuple):
@@ -497,6 +501,13 @@ def _duration(body: Callable[[World], object]) -> float:
     return sorted(times)[10]
 
 
+def count_places(name: str) -> int:
+    """Return how many places there are in a program."""
+    with ByPlace(sys.maxsize, folders(name)) as counter:
+        PROGRAMS[name](World())
+    return counter.seen
+
+
 def go_through(name: str, stride: int = 1, report: Callable[[str], object] = str) -> Row:
     """Interrupt a program at every place, or every so many."""
     body, verdicts, number = PROGRAMS[name], [], 1
@@ -514,7 +525,9 @@ def go_through(name: str, stride: int = 1, report: Callable[[str], object] = str
 def _row(name: str, verdicts: list[Verdict]) -> Row:
     lost, locked = sum(one.lost for one in verdicts), sum(one.locked for one in verdicts)
     swallowed = sum(not one.raised for one in verdicts)
-    return Row(name, len(verdicts), lost, locked, swallowed, tuple({text for one in verdicts for text in one.noise}))
+    return Row(
+        name, len(verdicts), lost, locked, swallowed, tuple({text for one in verdicts for text in one.noise})
+    )
 
 
 def main() -> None:
@@ -532,12 +545,15 @@ def main() -> None:
     chance = random.Random(options.seed)
     for name in options.programs or PROGRAMS:
         places: Counter[str] = Counter()
-        note = lambda place, places=places: places.update([place])  # noqa: E731
+        note = lambda place, places=places: places.update([place])
         if options.places:
             row = go_through(name, options.stride, note)
         else:
             row = measure(name, options.runs, chance, note)
-        print(f"{row.name:28}{row.runs:12}{row.lost:8}{row.rate:8.1%}{row.locked:8}{row.swallowed:11}", flush=True)
+        print(
+            f"{row.name:28}{row.runs:12}{row.lost:8}{row.rate:8.1%}{row.locked:8}{row.swallowed:11}",
+            flush=True,
+        )
         for place, count in places.most_common() if options.where else ():
             print(f"    {place}: {count}")
         for text in row.noise:

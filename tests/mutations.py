@@ -161,8 +161,8 @@ MUTANTS = (
     # -- flatten: returned futures, forwarding, rings
     Mutant(
         "core/flatten.py",
-        "        self.target = stage\n        self.key = ~id(stage)",
-        "        self.target = stage\n        self.key = id(stage)",
+        "        self.key: int = ~id(stage)",
+        "        self.key: int = id(stage)",
         "an entry that stands for a stage is not taken for the stage",
         ("waiting(then, adopt): cancel_root | set_result",),
     ),

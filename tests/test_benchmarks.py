@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
-import importlib
 import json
-import sys
-import types
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
 
 import work
-from benchmarks import byhand, chart, cost, growth, measure, ratios, scenarios
+from benchmarks import byhand, chart, cost, growth, measure, ratios, scenarios, streams
 from benchmarks.peers import BY_HAND, OURS, Limit, peers
 from benchmarks.pools import open_pool, pool_peers
 
@@ -175,34 +172,26 @@ def test_a_row_says_whether_its_bounds_are_met():
     assert "not installed" in ratios.table([row])
 
 
-def test_fused_steps_are_not_built_until_there_are_pipelines(monkeypatch):
-    """The row is empty, and meets nothing nor misses anything."""
-    monkeypatch.setattr(ratios, "PIPELINE", "futurechain.no_such_module")
-    row = ratios.fused()
-    ratios.measure(row, 1)
-
-    assert "not built yet" in ratios.table([row])
-    assert row.met()
-
-
-def test_fused_steps_are_measured_when_there_are_pipelines(monkeypatch):
-    """Then the row runs the recipe against three chained submits."""
-
-    class Pipeline:
-        def then(self, fn, *, on):
-            self.submit = lambda item: on.submit(fn, item)
-            return self
-
-    module = types.ModuleType("stand_in_for_pipelines")
-    module.Pipeline = Pipeline
-    module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(ratios, "PIPELINE", module.__name__)
+def test_fused_steps_are_measured():
+    """The row runs the recipe against three chained submits."""
     row = ratios.fused()
     ratios.measure(row, 1)
 
     assert row.figures[OURS] > 0
     assert row.bounds == {BY_HAND: 0.40}
+
+
+def test_the_memory_of_streams(capsys):
+    """``python -m benchmarks.streams`` prints the peak memory of streams, for each kind."""
+    assert streams.main(["--items", "2000"]) in (0, 1)
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["threads", "processes", "mixed"]
+
+
+def test_trips_of_a_stream_are_measured():
+    """The lengths of trips are what the workers have measured."""
+    lengths = streams.trip_lengths(streams.drifting, 500)
+    assert lengths
+    assert max(lengths) < 10
 
 
 def test_the_ratios_command(tmp_path, capsys):

@@ -18,8 +18,15 @@ AT_ONCE = 4
 """How many programs run at the same time: they mostly sleep."""
 
 EVERYTHING = [(name, "plainly", "fork") for name in PROGRAMS]
-ENDED_IN_ALL_WAYS = ("ping_pong", "thread_process_thread", "a_delay_before_a_pool", "each_task_submits_the_next")
-OTHERWISE = [(name, ending, "fork") for name in ENDED_IN_ALL_WAYS for ending in ENDINGS if ending != "plainly"]
+ENDED_IN_ALL_WAYS = (
+    "ping_pong",
+    "thread_process_thread",
+    "a_delay_before_a_pool",
+    "each_task_submits_the_next",
+)
+OTHERWISE = [
+    (name, ending, "fork") for name in ENDED_IN_ALL_WAYS for ending in ENDINGS if ending != "plainly"
+]
 OTHER_METHODS = [
     (name, "plainly", method)
     for name in ("thread_process_ping_pong", "callbacks_of_a_process_pool")
@@ -69,7 +76,13 @@ def test_the_end_of_a_program_in_all_other_ways(ended, case):
     check(case, ended(case))
 
 
-INTERRUPTED = ("ping_pong", "thread_process_ping_pong", "the_steps_of_a_coroutine", "fan_out", "a_with_block_of_threads")
+INTERRUPTED = (
+    "ping_pong",
+    "thread_process_ping_pong",
+    "the_steps_of_a_coroutine",
+    "fan_out",
+    "a_with_block_of_threads",
+)
 
 
 def interrupt(name: str, seed: int) -> guard.Ended:
@@ -84,7 +97,8 @@ def interrupt(name: str, seed: int) -> guard.Ended:
             except ProcessLookupError:
                 return
 
-    command = f"import os, sys; os.write(1, b' '); from tests import exits; exits.main({name!r})"
+    begin = "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); os.write(1, b' ')"
+    command = f"{begin}; from tests import exits; exits.main({name!r})"
     return guard.run(["-c", command], seconds=25, after_start=kill)
 
 

@@ -37,7 +37,7 @@ def pending_then_failing():
     return source, source.then(lambda _: 1 / 0)
 
 
-# -- losers are no failures that nobody looked at ------------------------------------------------------------------------------
+# -- losers are no failures that nobody looked at  ----------------------------------
 
 
 COMBINATIONS = {
@@ -97,7 +97,7 @@ def test_a_failure_that_nobody_looked_at_is_reported_once(caplog):
     assert len(caplog.records) == 1
 
 
-# -- finally_ ------------------------------------------------------------------------------------------------------------------
+# -- finally_  ----------------------------------
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
@@ -140,7 +140,7 @@ def test_a_returned_finally_passes_errors(family):
         stage.exception(0)
 
 
-# -- cycles ----------------------------------------------------------------------------------------------------------------------
+# -- cycles  ----------------------------------
 
 
 def cancelled_coroutine():
@@ -180,7 +180,7 @@ def failed_coroutine():
     future = ensure_future(wait())
     source.set_result(0)
     future.exception(0)
-    del source, future  # a traceback keeps this frame, too
+    source = future = None  # a traceback keeps this frame, too
 
 
 def finished_coroutine():
@@ -203,7 +203,7 @@ def awaited_failure():
     future = ensure_future(wait())
     source.set_exception(KeyError())
     future.exception(0)
-    del source, future
+    source = future = None
 
 
 def failed_stage():
@@ -211,7 +211,7 @@ def failed_stage():
     end = source.then(lambda _: 1 / 0).then(abs)
     source.set_result(0)
     end.exception(0)
-    del source, end
+    source = end = None
 
 
 def raised_result():
@@ -330,7 +330,9 @@ def _is_of_interest(one):
     kind = type(one)
     if kind.__name__ == "Timer":
         return False  # those withdrawn are forgotten by the thousand
-    return kind.__module__.startswith("futurechain") or (issubclass(kind, BaseException) and kind is not AssertionError)
+    return kind.__module__.startswith("futurechain") or (
+        issubclass(kind, BaseException) and kind is not AssertionError
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -358,7 +360,7 @@ def test_nothing_is_left_by_many(way, caplog):
     assert sum(map(_is_of_interest, gc.get_objects())) <= before + 5
 
 
-# -- what a settled future holds ---------------------------------------------------------------------------------------------------
+# -- what a settled future holds  ----------------------------------
 
 
 class Thing:

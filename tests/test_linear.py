@@ -54,7 +54,7 @@ class Watch:
         self.seconds += time.perf_counter() - self._began
 
 
-# -- coroutines ---------------------------------------------------------------------------------------------------------------
+# -- coroutines  ----------------------------------
 
 
 @shape
@@ -125,7 +125,7 @@ def coroutines_that_are_cancelled_from_the_outside_in(n, watch):
     assert source.cancelled()
 
 
-# -- returned futures -----------------------------------------------------------------------------------------------------------
+# -- returned futures  ----------------------------------
 
 
 @shape
@@ -216,7 +216,7 @@ def a_recursion_through_returned_futures(n, watch):
         assert succeed(0).then(step).result(0) == n
 
 
-# -- cancelling -------------------------------------------------------------------------------------------------------------------
+# -- cancelling  ----------------------------------
 
 
 @shape
@@ -290,7 +290,7 @@ def callbacks_cancelled_in_a_long_chain(n, watch):
     assert source.cancelled()
 
 
-# -- combinations -----------------------------------------------------------------------------------------------------------------
+# -- combinations  ----------------------------------
 
 
 @shape
@@ -385,7 +385,7 @@ def nested_gathers(n, watch):
     assert end.done()
 
 
-# -- chains, errors, executors ------------------------------------------------------------------------------------------------------
+# -- chains, errors, executors  ----------------------------------
 
 
 @shape
@@ -597,7 +597,7 @@ def test_it_is_linear(name):
     assert min(each[large]) <= BOUND * min(each[small])
 
 
-# -- memory --------------------------------------------------------------------------------------------------------------------------
+# -- memory  ----------------------------------
 
 
 def _peak(run, size):
@@ -731,7 +731,12 @@ def test_the_memory_does_not_grow(run):
 @within(110)
 def test_a_long_chain_is_dropped_without_a_deep_stack():
     """A chain of 200,000 stages is freed, pending or settled, cancelled or failed."""
-    for end_it in (lambda s: None, lambda s: s.set_result(0), lambda s: s.cancel(), lambda s: s.set_exception(KeyError())):
+    for end_it in (
+        lambda s: None,
+        lambda s: s.set_result(0),
+        lambda s: s.cancel(),
+        lambda s: s.set_exception(KeyError()),
+    ):
         source = end = Future()
         for _ in range(200_000):
             end = end.then(lambda v: v)

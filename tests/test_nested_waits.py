@@ -73,10 +73,12 @@ WAITS = [by_result, by_exception, by_wait, by_wait_for_the_first, by_as_complete
 EACH_WAIT = pytest.mark.parametrize("wait", WAITS)
 BLOCKING_WAITS = WAITS[:5]
 """Those outside an event loop: a worker then runs itself what is still queued."""
-EACH_FAMILY = pytest.mark.parametrize("attach", [lambda f, g: f.then(g), lambda f, g: f.addCallback(g)], ids=["then", "addCallback"])
+EACH_FAMILY = pytest.mark.parametrize(
+    "attach", [lambda f, g: f.then(g), lambda f, g: f.addCallback(g)], ids=["then", "addCallback"]
+)
 
 
-# -- depth -----------------------------------------------------------------------------------------------------------------
+# -- depth  ----------------------------------
 
 
 @EACH_WAIT
@@ -110,7 +112,7 @@ def test_a_wait_at_the_deepest_level_is_not_deaf_to_its_timeout():
         step(0)
 
 
-# -- what was attached meanwhile, and what was put off ---------------------------------------------------------------------
+# -- what was attached meanwhile, and what was put off  ----------------------------------
 
 
 @EACH_WAIT
@@ -250,7 +252,7 @@ def test_a_wait_for_many_at_once():
     assert seen == {"a": list(range(100)), "b": 100}
 
 
-# -- workers of pools --------------------------------------------------------------------------------------------------------
+# -- workers of pools  ----------------------------------
 
 
 @EACH_WAIT
@@ -492,7 +494,9 @@ def test_waits_everywhere_at_once():
             sources = [Future() for _ in range(4)]
             branches = [[] for _ in sources]
             for number, source in enumerate(sources):
-                branches[number].append(source.then(lambda value, n=number: branches[(n + 1) % 4][1].result(LONG)))
+                branches[number].append(
+                    source.then(lambda value, n=number: branches[(n + 1) % 4][1].result(LONG))
+                )
             for number, source in enumerate(sources):
                 branches[number].append(source.then(lambda value: value))
             barrier = threading.Barrier(4)

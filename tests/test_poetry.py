@@ -195,6 +195,18 @@ def test_more_poems_than_descriptors(tmp_path):
     assert result.stdout.count("ne'er melancholy") == 200
 
 
+@pytest.mark.parametrize("place", ["threads", "processes"])
+def test_a_window_of_poems(tmp_path, place, capsys):
+    """``--window N`` holds so many poems under way; ``--on`` says where the engine works."""
+    poems = [tmp_path / str(number) for number in range(12)]
+    for path in poems:
+        path.write_text(POEM)
+    arguments = ["--window", "2", "--on", place, "--delay", "0.0001", "--trouble", "0"]
+
+    assert main([*arguments, *map(str, poems)]) == 0
+    assert capsys.readouterr().out.count("ne'er melancholy") == 12
+
+
 def test_help_and_bad_usage(capsys):
     """--help tells all; bad values are named."""
     result = run("--help")

@@ -276,6 +276,7 @@ PROLOGUE = """
 import time
 from futurechain import *
 one, two = ThreadPoolExecutor(2), ThreadPoolExecutor(2)
+delay(0).result()  # the clock's thread: at the end, Python 3.12 starts none
 """
 
 

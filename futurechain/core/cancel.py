@@ -38,10 +38,12 @@ def _cancel_one(future: Any, failure: Failure) -> list[Any]:
     settle(future, failure)
     claimed = release(source, future, shielded=shielded)
     for target in moved_from(future):  # who waited for it, and was forwarded
+        waited_for = source_of(target)
         if claim(target):
-            waited_for = source_of(target)
             settle(target, failure)
             claimed += release(waited_for, target)
+        elif isinstance(source, State):
+            detach(source, target)  # it has been told by an entry of its own here
     for forwarded in future.__dict__.get("_waited_for", ()):
         if (before := forwarded()) is not None:
             claimed += release(before, future)

@@ -18,7 +18,7 @@ from futurechain.core.flatten import PLAIN_VALUES, break_ring
 from futurechain.core.handlers import Callbacks, Then, check_handler
 from futurechain.core.loop import HERE, run_dependents, settle
 from futurechain.core.observers import watch
-from futurechain.core.scheduler import Tail, begin_chain, find_predecessor
+from futurechain.core.scheduler import Tail, begin_chain, find_predecessor, tidy
 from futurechain.core.state import PENDING, TICKET, Group, Pending, attach, withdraw
 from futurechain.core.stdlib import StandardFuture
 from futurechain.core.thread_state import current
@@ -187,6 +187,8 @@ def add_callback(self: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
             ends.remove(end)
         except ValueError:  # another thread tidies, too
             pass
+        if len(ends) > 1:
+            tidy(ends)
     else:
         end = find_predecessor(chain, child)
     child._source = end._as_source() if end._held_weakly else end

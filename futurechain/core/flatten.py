@@ -41,6 +41,7 @@ from futurechain.core.state import (
     consumers,
     detach,
     has_dependents,
+    moved_from,
     publish,
     source_of,
     take,
@@ -94,12 +95,12 @@ def _wait_for(stage: Any, inner: Any) -> Any:
     entry = WeakTakeOver(stage, inner) if forwarded else TakeOver(stage)
     stage._source = inner._as_source()
     stage._dependents[:0] = (TICKET, PIN) if forwarded else (TICKET,)  # from here on whoever claims it may settle it
-    moved = [_move(one, stage, inner) for one in waiting or ()]
-    if not attach(inner, entry):
+    if not attach(inner, entry):  # before the others move: it is what `inner` is wanted for
         if not claim(stage):
             return PENDING
         inner._observed()
         return inner._outcome
+    moved = [_move(one, stage, inner) for one in waiting or ()]
     if forwarded and has_dependents(stage):
         pin(stage)  # somebody came in before it was forwarded
     for target in moved:
@@ -107,7 +108,7 @@ def _wait_for(stage: Any, inner: Any) -> Any:
             break_ring(target, inner)
     if is_ring(stage, inner) and claim(stage):
         detach(inner, stage)
-        return _cycle(inner)
+        return _fail_ring(stage, inner)
     if type(stage._outcome) is not Pending:  # cancelled before it was attached
         detach(inner, stage)
         stage._source = None
@@ -117,6 +118,16 @@ def _wait_for(stage: Any, inner: Any) -> Any:
 def _cycle(inner: Any) -> Failure:
     inner.__dict__["_unwanted"] = True  # how the others in the ring end is told by this failure
     return Failure(TypeError(f"{inner!r} was returned by a stage that it waits for itself: a cycle"))
+
+
+def _fail_ring(stage: Any, inner: Any) -> Failure:
+    """Return how `stage` fails, which waits for itself by way of `inner`; those who were moved from it fail so, too."""
+    failure = _cycle(inner)
+    for target in moved_from(stage):
+        if claim(target):
+            detach(inner, target)
+            _settle_later(target, failure)
+    return failure
 
 
 # -- forwarding -------------------------------------------------------------------------------------------------------
@@ -139,9 +150,14 @@ def _move(entry: Any, stage: Any, inner: Any) -> Any:
     Both remember that: a cancellation of `stage` reaches it as before, and the other way round.
     """
     target = entry.target
-    if not take(stage._dependents, entry) or target is None:
+    if target is None:
         return None
-    stage.__dict__.setdefault("_moved", []).append(weakref.ref(target))
+    remembered = weakref.ref(target)
+    moved = stage.__dict__.setdefault("_moved", [])
+    moved.append(remembered)  # before it is taken out: it is a consumer of `stage` at every moment
+    if not take(stage._dependents, entry):
+        moved.remove(remembered)
+        return None
     before = [one for one in target.__dict__.get("_waited_for", ()) if one() is not None]
     target.__dict__["_waited_for"] = [*before, weakref.ref(stage)]
     target._source = inner._as_source()
@@ -150,7 +166,7 @@ def _move(entry: Any, stage: Any, inner: Any) -> Any:
     if not attach(inner, entry):
         inner._observed()
         _settle_later(entry._fire(inner, inner._outcome, current.thread))
-    elif type(target._outcome) is not Pending:  # cancelled in between
+    elif TICKET not in target._dependents:  # a second look: who cancels it may have seen what it waited for before
         detach(inner, target)
     if type(target._outcome) is not Pending:  # a second look: whoever settled it may have come before our store
         target._source = None
@@ -259,7 +275,7 @@ def break_ring(stage: Any, inner: Any) -> None:
     """Let `stage`, which waits for `inner` now, fail if `inner` waits for it."""
     if is_ring(stage, inner) and claim(stage):
         detach(inner, stage)
-        _settle_later(stage, _cycle(inner))
+        _settle_later(stage, _fail_ring(stage, inner))
 
 
 def upstream(future: Any) -> Iterator[Any]:

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 
 __all__ = [
     "Call", "Chain", "Scheduler", "Tail", "begin_chain", "chain_end", "extend", "find_predecessor", "later",
-    "scheduler_of",
+    "scheduler_of", "tidy",
 ]  # fmt: skip
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -120,11 +120,11 @@ def find_predecessor(chain: Chain, child: Any) -> Any:
     else:
         end._chain = chain
     if chain.has_begun:
-        _tidy(chain.ends)
+        tidy(chain.ends)
     return end
 
 
-def _tidy(ends: list[Any]) -> None:
+def tidy(ends: list[Any]) -> None:
     """Take out, from the front, all that have been found by their successors."""
     while type((first := ends[0])._chain) is Chain:
         try:

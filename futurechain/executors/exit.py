@@ -19,7 +19,7 @@ from futurechain.core.flatten import upstream
 from futurechain.core.handlers import Expiry
 from futurechain.core.state import consumers, source_of
 from futurechain.errors import ExecutorShutdownError
-from futurechain.executors.pool import all_pools, fail
+from futurechain.executors.pool import PoolScheduler, all_pools, fail
 from futurechain.future import Future
 
 __all__ = ["arm"]
@@ -38,12 +38,14 @@ def arm() -> None:
 
 
 def _end() -> None:
+    PoolScheduler.is_helped = True  # Python 3.12 starts no threads any more
     try:
         for _ in range(MOST_ROUNDS):
             _wait_for_movement()
             if not _fail_the_rest():
                 break
     finally:
+        PoolScheduler.is_helped = False
         for pool in all_pools():
             pool.stop()
 
@@ -53,6 +55,7 @@ def _wait_for_movement() -> None:
     while True:
         for pool in all_pools():
             pool.hold()
+            pool.help()
         if not (any(pool.is_moving() for pool in all_pools()) or _is_awaited()):
             return
         time.sleep(PAUSE)
@@ -84,9 +87,10 @@ def _fail_the_rest() -> bool:
     """Fail what is still unsettled; True if there was anything."""
     stuck = [stage for pool in all_pools() for stage in pool.unsettled()]
     _expect_no_look(stuck)
+    reason = "the interpreter ends, and nothing under way settles what this stage waits for"
     for stage in stuck:
-        reason = "the interpreter ends, and nothing under way settles what this stage waits for"
-        fail(stage, ExecutorShutdownError(reason))
+        if stage._source is not None:  # else it was queued just now, because the one before it has failed
+            fail(stage, ExecutorShutdownError(reason))
     return bool(stuck)
 
 

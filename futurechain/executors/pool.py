@@ -64,6 +64,8 @@ class PoolScheduler(Scheduler):
     __slots__ = ("closing", "ended", "over", "pending", "shut")
     starts_anywhere = False
     """Whether `start` may be called on a thread that serves everybody, since it does nothing but queue."""
+    is_helped = False
+    """Whether the main thread runs what is queued if no thread can be started: while the interpreter ends."""
     is_awaited = True
     """Whether the end of the interpreter waits for what is under way here."""
 
@@ -86,6 +88,9 @@ class PoolScheduler(Scheduler):
     def is_moving(self) -> bool:
         """Tell whether something is under way that the end of the interpreter waits for."""
         return self.is_working()
+
+    def help(self) -> None:
+        """Run in this thread, the main one, what is queued, if nobody else can: the interpreter ends."""
 
     def finish(self) -> None:
         """Let the workers go: it is over."""

@@ -102,7 +102,7 @@ class ThreadScheduler(PoolScheduler):
         try:
             self.staff()
         except RuntimeError:
-            if not self.present and claim(task):
+            if not self.present and not self.is_helped and claim(task):
                 self.unregister(task)
                 raise
 
@@ -123,7 +123,7 @@ class ThreadScheduler(PoolScheduler):
         try:
             self.staff()
         except RuntimeError as error:
-            if not self.present:  # with no thread at all, nobody would ever come
+            if not self.present and not self.is_helped:  # with no thread at all, nobody would ever come
                 fail(stage, error, call)
         return None
 
@@ -142,7 +142,18 @@ class ThreadScheduler(PoolScheduler):
         return len(self.idle) < len(self.present)  # and what is queued is pending
 
     def is_moving(self) -> bool:
-        return self.is_working() or bool(self.present and (self.begun or self.fresh))
+        return self.is_working() or bool(self.begun or self.fresh)
+
+    def help(self) -> None:
+        if not self.present:
+            thread = current.thread
+            before, thread.pool, thread.within = thread.within, self, self
+            try:
+                while (task := self.take()) is not None:
+                    execute(task, task._call, task._context)
+            finally:
+                thread.pool, thread.within = None, before
+                self.end_if_over()
 
     def staff(self) -> None:
         """Have a worker for what was just queued: an idle one, or a new one up to the limit."""

@@ -281,7 +281,9 @@ def _svg(picture: Picture) -> str:
 
 def _summary(picture: Picture) -> str:
     """Say in a sentence what the picture shows, for who cannot see it."""
-    asked = next(node for node in picture.nodes if node.asked)
+    asked = next((node for node in picture.nodes if node.asked), None)
+    if asked is None:
+        return f"A pipeline: {', '.join(node.name for node in picture.nodes)}"
     drawn = [node for node in picture.nodes if node.status != "more"]
     settled = sum(node.status in _SETTLED for node in drawn)
     futures = "1 future" if len(drawn) == 1 else f"{len(drawn)} futures"

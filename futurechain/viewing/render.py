@@ -18,7 +18,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from futurechain.core.handlers import Catch, Handler, label
 from futurechain.core.scheduler import chain_end
@@ -28,6 +28,7 @@ from futurechain.executors.wrapped_future import Foreign
 from futurechain.failure import Failure
 from futurechain.future import ExecutorStage
 from futurechain.viewing.graph import FORMATS, Edge, Node, Picture, clean, reading
+from futurechain.viewing.recipe import Drawable
 from futurechain.viewing.trace import duration
 
 __all__ = ["mimebundle", "render"]
@@ -38,8 +39,13 @@ MOST_COUNTED = 100_000
 Format: TypeAlias = Literal["text", "mermaid", "dot", "svg"]
 
 
-def render(future: cf.Future[Any], format: Format = "text", *, limit: int = 200) -> str:  # noqa: A002  # the usual name
-    """Draw the chain that `future` belongs to: all that it waits for, and all that waits for it.
+def render(
+    future: cf.Future[Any] | Drawable,
+    format: Format = "text",  # noqa: A002  # the usual name
+    *,
+    limit: int = 200,
+) -> str:
+    """Draw the chain that `future` belongs to, what it waits for and what waits for it; or the recipe of a pipeline.
 
     Marked ``✔`` is what succeeded, ``✘`` what failed, ``⊘`` what was cancelled, ``▶`` what runs, ``○`` what is to come;
     ``◀`` is the future that was given. Nothing is changed by looking. ``print(render(f))`` shows::
@@ -50,7 +56,8 @@ def render(future: cf.Future[Any], format: Format = "text", *, limit: int = 200)
         └╌ ○ #4 show · INLINE · pending
 
     Args:
-        future: any future; one of ours knows more than a foreign one.
+        future: any future; one of ours knows more than a foreign one. Or a pipeline: its steps, where they run, within
+            which bounds, and which of them make one trip.
         format: "text" for a terminal, "mermaid" for Markdown, "dot" for Graphviz, "svg" for a web page.
         limit: how many futures to draw, the nearest first; one node stands for the others, and counts them.
 
@@ -58,7 +65,8 @@ def render(future: cf.Future[Any], format: Format = "text", *, limit: int = 200)
         TypeError: if `future` is no ``concurrent.futures.Future``, or `limit` no whole number.
         ValueError: if `format` is none of the four, or `limit` is not positive.
     """
-    if not isinstance(future, cf.Future):
+    recipe = getattr(future, "_picture", None)
+    if not isinstance(future, cf.Future) and recipe is None:
         hint = ": give it its .future" if isinstance(getattr(future, "future", None), cf.Future) else ""
         raise TypeError(f"render() draws a concurrent.futures.Future, not {future!r}{hint}")
     if not isinstance(format, str) or format not in FORMATS:
@@ -67,10 +75,10 @@ def render(future: cf.Future[Any], format: Format = "text", *, limit: int = 200)
         raise TypeError(f"limit= is a whole number, not {limit!r}")
     if limit < 1:
         raise ValueError(f"limit= is at least 1, not {limit}")
-    return FORMATS[format](_arrange(_snapshot(future, limit)))
+    return FORMATS[format](_arrange(recipe() if recipe is not None else _snapshot(cast("Any", future), limit)))
 
 
-def mimebundle(future: cf.Future[Any]) -> dict[str, str]:
+def mimebundle(future: cf.Future[Any] | Drawable) -> dict[str, str]:
     """Return what a notebook shows for `future`: its ``repr``, and the picture of its chain as SVG.
 
     Args:

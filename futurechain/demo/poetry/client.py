@@ -6,23 +6,24 @@ A program to copy from. The chain is in `get_poem`; the rest is a program around
 from __future__ import annotations
 
 import argparse
+import itertools
 import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 
-from futurechain import INLINE, Future, ProcessPoolExecutor, ThreadPoolExecutor, trace
+from futurechain import INLINE, Future, Pipeline, ProcessPoolExecutor, ThreadPoolExecutor, trace
 from futurechain.demo.interrupts import HeldInterrupts
 from futurechain.demo.poetry.engine import GibberishError, byronify
 from futurechain.demo.poetry.server import PoetryServer
@@ -104,14 +105,26 @@ def get_poem(
 
 
 class Say:
-    """Print a progress line, if somebody watches."""
+    """Print a progress line, if somebody watches; above the progress bar, if there is one."""
 
     def __init__(self) -> None:
         self._watched = sys.stderr.isatty()
 
     def __call__(self, line: str) -> None:
         if self._watched:
-            print(line, file=sys.stderr, flush=True)
+            write = getattr(_bar(), "write", None)
+            if write is None:
+                print(line, file=sys.stderr, flush=True)
+            else:
+                write(line, file=sys.stderr)
+
+
+def _bar() -> Any:
+    """Return tqdm's progress bar, if that is installed."""
+    try:
+        return import_module("tqdm").tqdm
+    except ImportError:
+        return None
 
 
 class Readings:
@@ -123,12 +136,14 @@ class Readings:
     """
 
     def __init__(self, poems: Sequence[tuple[str, bytes]], options: argparse.Namespace) -> None:
-        self._left = deque(enumerate(poems))
+        self._poems = poems
         self._options = options
-        self._most = _affordable(options.processes)
+        self._most = min(options.window, _affordable(options.processes))
         self._say = Say()
-        self._open: dict[Future[Poem], tuple[str, PoetryServer]] = {}
+        self._open: dict[str, PoetryServer] = {}
         self._settled: SimpleQueue[Any] = SimpleQueue()
+        self._reader = ThreadPoolExecutor(1, "reader")
+        self._is_over = False
         self._threads = ThreadPoolExecutor(max(1, min(self._most, len(poems))), "download")
         self._processes = ProcessPoolExecutor(
             # spawn: a forked child would inherit the sockets, and locks of the threads that run already
@@ -140,36 +155,52 @@ class Readings:
 
     def __exit__(self, *_: object) -> None:
         """Stop what is left, and wait for that; nothing is left unless something went wrong."""
-        for _name, server in self._open.values():
+        self._is_over = True
+        for server in tuple(self._open.values()):
             server.close()  # which ends the downloads that are running
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._processes.shutdown(cancel_futures=True)
         self._threads.shutdown()
+        self._reader.shutdown()
 
     def each(self, interrupts: HeldInterrupts) -> Iterator[tuple[str, Future[Poem]]]:
         """Iterate over the poems' names and settled futures, as they come.
 
-        Like ``as_completed``, but new ones are begun meanwhile, and Ctrl-C is looked at now and then.
+        A stream of them is read on a thread of its own, so that Ctrl-C can be looked at now and then.
         """
-        while self._left or self._open:
+        reading, settled = self._reader.submit(self._read), 0
+        while settled < len(self._poems):
             interrupts.check()
-            while self._left and len(self._open) < self._most:
-                self._begin(*self._left.popleft())
-            with suppress(Empty):
-                future = self._settled.get(timeout=0.2)
-                name, server = self._open.pop(future)
-                server.close()
-                yield name, future
+            try:
+                pair = self._settled.get(timeout=0.2)
+            except Empty:
+                if reading.done():
+                    reading.result()  # raises, since a poem is missing
+            else:
+                settled += 1
+                yield pair
+        reading.result()
 
-    def _begin(self, number: int, poem: tuple[str, bytes]) -> None:
-        options, (name, text) = self._options, poem
+    def _read(self) -> None:
+        """Send the poems through a pipeline, as many at once as the window holds."""
+        recipe = Pipeline().then(self._begin, name="poem")
+        numbered = itertools.takewhile(lambda _: not self._is_over, enumerate(self._poems))
+        total = len(self._poems)
+        with recipe.map(numbered, window=self._most, ordered=False, total=total, progress=_bar()) as stream:
+            for name, future in stream:
+                self._open.pop(name).close()
+                self._settled.put((name.partition(" ")[2], future))
+
+    def _begin(self, numbered: tuple[int, tuple[str, bytes]]) -> Future[tuple[str, Future[Poem]]]:
+        """Serve one poem, and have it downloaded and transformed; done when it is, for good or bad."""
+        options, (number, (name, text)) = self._options, numbered
         server = PoetryServer(text, chunk=options.chunk, delay=options.delay, down=number < options.down)
         patience = PATIENCE + options.delay
-        future = get_poem(
-            server.address, self._threads, self._processes, options.trouble, options.seed, self._say, patience
-        )
-        self._open[future] = name, server
-        future.add_done_callback(self._settled.put)
+        engines = self._processes if options.on == "processes" else self._threads
+        future = get_poem(server.address, self._threads, engines, options.trouble, options.seed, self._say, patience)
+        key = f"{number} {name}"
+        self._open[key] = server
+        return future.then(None, lambda _: None, on=INLINE).then(lambda _: (key, future))
 
 
 def _affordable(processes: int) -> int:
@@ -255,6 +286,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--chunk", type=_positive(int), default=10, help="bytes that a server sends at a time (%(default)s)"
     )
     parser.add_argument("--delay", type=_positive(float), default=0.03, help="seconds between them (%(default)s)")
+    parser.add_argument(
+        "--window", type=_positive(int), default=MOST, metavar="N", help="poems under way at once (%(default)s)"
+    )
+    parser.add_argument(
+        "--on", choices=("threads", "processes"), default="processes", help="where the engine works (%(default)s)"
+    )
     parser.add_argument("--processes", type=_positive(int), default=2, help="worker processes (%(default)s)")
     parser.add_argument(
         "--trouble", type=_share, default=0.25, help="how often the engine fails, 0 to 1 (%(default)s)"

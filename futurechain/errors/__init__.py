@@ -6,8 +6,11 @@ standard library's own objects: ``except concurrent.futures.CancelledError`` cat
 
 from __future__ import annotations
 
-from _pickle import PicklingError  # what `pickle` has, without the cost of importing that
 from concurrent.futures import BrokenExecutor, CancelledError, InvalidStateError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from futurechain.errors.processes import StagePicklingError, WorkerDiedError
 
 __all__ = [
     "BrokenExecutor",
@@ -17,6 +20,7 @@ __all__ = [
     "LostFutureError",
     "StagePicklingError",
     "TimeoutError",
+    "WorkerDiedError",
 ]
 
 TimeoutError = TimeoutError  # noqa: A001, PLW0127  # re-exported under the name users look for
@@ -30,5 +34,15 @@ class ExecutorShutdownError(RuntimeError):
     """Raised in a stage whose executor no longer accepts work."""
 
 
-class StagePicklingError(PicklingError, TypeError):
-    """Raised in a stage that cannot travel to a worker process, because a part of it cannot be pickled."""
+_OF_PROCESSES = ("StagePicklingError", "WorkerDiedError")
+"""Those that say "the process pool is broken" by their class: they are made when they are first asked for, because
+that class costs more to import than the rest of the library."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _OF_PROCESSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from futurechain.errors import processes
+
+    value = globals()[name] = getattr(processes, name)
+    return value

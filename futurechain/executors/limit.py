@@ -1,0 +1,354 @@
+"""Views of an executor with bounds: how many run at once, how many start in a second, how many wait.
+
+Theory of operation
+-------------------
+A view has a queue of its own in front of the executor's. What it lets through is started there as if it had come
+without the view; it is the view that is told when a stage is settled, gives back the slot, and passes the word on. All
+that is pending in a view is registered with the executor as well, so its shutdown waits for it, or cancels it.
+
+A lock guards the queue, the slots, the starts and those who wait for room; under it is decided and never started.
+A stage has a slot from when it leaves the queue until it is settled, whichever way (so a coroutine has one until it
+ends); one that is cancelled in the queue never has one. The queue is first come, first served, and so are the
+callers that wait for room in it.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any, ParamSpec, TypeVar, cast
+
+from futurechain import clock
+from futurechain.core import callback_threads
+from futurechain.core.attaching import MISSING, new_task
+from futurechain.core.flatten import upstream
+from futurechain.core.scheduler import Call, Scheduler, scheduler_of
+from futurechain.core.thread_state import current
+from futurechain.errors import ExecutorShutdownError
+from futurechain.executors.pool import fail, refusal
+from futurechain.future import ExecutorStage, Future
+
+__all__ = ["LimitedExecutor", "limit"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+EARLY = 1e-9
+"""Seconds by which a sum of floats may be wrong."""
+
+
+class _View(Scheduler):
+    """What chains hold of a view."""
+
+    __slots__ = (
+        "_inner", "_lock", "_pumping", "_quiet", "_rate", "_reserved", "_rooms", "_timer", "closing", "most",
+        "pending", "queue", "queued", "running",
+    )  # fmt: skip
+
+    def __init__(self, inner: Scheduler, most: int | None, rate: _Rate | None, queued: int | None) -> None:
+        super().__init__(f"limit({inner.name})")
+        self._inner = inner
+        self.most = math.inf if most is None else most
+        self.queued = math.inf if queued is None else queued
+        self._rate = rate
+        self._lock = threading.Lock()
+        self.queue: deque[tuple[Any, Call]] = deque()
+        self.running: set[int] = set()
+        """The stages that have a slot, by their identity."""
+        self.pending: dict[int, Any] = {}
+        self.closing = False
+        self._rooms: deque[Future[None]] = deque()
+        """Those who wait for room in the queue."""
+        self._reserved = 0
+        """How many have been told that there is room, and have not used it yet."""
+        self._pumping: set[int] = set()
+        """The threads that are starting things: what runs at once in `start` must not nest."""
+        self._timer: clock.Timer | None = None
+        self._quiet: list[Future[None]] = []
+
+    def takes_closures(self) -> bool:
+        return self._inner.takes_closures()
+
+    def register(self, stage: Any, source: Any = None) -> None:
+        if self.closing and not self._is_inside(source):
+            return  # it will be refused when its turn comes; an error before that still passes through
+        self.pending[id(stage)] = stage
+        self._inner.register(stage, source)
+
+    def is_registered(self, stage: Any) -> bool:
+        """Tell whether `stage` was taken, and is not settled."""
+        return id(stage) in self.pending and _is_registered(self._inner, stage)
+
+    def admit(self, task: Any) -> None:
+        """Register a task that is submitted.
+
+        Raises:
+            RuntimeError: if it is refused, here or by the executor.
+        """
+        self.register(task)
+        if not self.is_registered(task):
+            closed = self._inner if self.pending.pop(id(task), None) is not None else self
+            raise RuntimeError(f"cannot schedule new futures after shutdown of {closed.name}")
+
+    def unregister(self, stage: Any) -> None:
+        self._inner.unregister(stage)
+        with self._lock:
+            self.pending.pop(id(stage), None)
+            if id(stage) in self.running:
+                self.running.remove(id(stage))
+            else:
+                self.queue = deque(entry for entry in self.queue if entry[0] is not stage)
+            rooms = self._rooms_to_give()
+            quiet = self._quiet if not self.pending else []
+            if quiet:
+                self._quiet = []
+        _tell(rooms)
+        _tell(quiet)
+        self.pump()
+
+    def start(self, stage: Any, call: Call) -> None:
+        with self._lock:
+            known = id(stage) in self.pending
+            if known:
+                self.queue.append((stage, call))
+        if known:
+            self.pump()
+        else:
+            fail(stage, ExecutorShutdownError(refusal(self.name)), call)
+
+    def pump(self) -> None:
+        """Start what may be started; in the loop that this thread is in already, if it is."""
+        me = threading.get_ident()
+        if me in self._pumping:
+            return
+        self._pumping.add(me)
+        try:
+            self._start_all()  # a loop in here would not be sure to meet the `finally`: see `pipeline.flow`
+        finally:
+            self._pumping.discard(me)
+
+    def _start_all(self) -> None:
+        while (entry := self._next()) is not None:
+            self._inner.start(*entry)
+
+    def _next(self) -> tuple[Any, Call] | None:
+        with self._lock:
+            if not self.queue or len(self.running) >= self.most or not self._in_time():
+                return None
+            entry = self.queue.popleft()
+            self.running.add(id(entry[0]))
+            rooms = self._rooms_to_give()
+        _tell(rooms)
+        return entry
+
+    def _in_time(self) -> bool:
+        """Tell whether one more may start now; if not, come back when it may. Under the lock."""
+        if self._rate is None:
+            return True
+        seconds = self._rate.take()
+        if seconds and (self._timer is None or not self._timer.is_pending()):
+            self._timer = clock.call_later(seconds, callback_threads.run, self.pump)
+        return not seconds
+
+    def _is_inside(self, source: Any) -> bool:
+        """Tell whether what is attached to `source` here and now belongs to a chain that has begun."""
+        within = current.thread.within
+        if within is not None and within in (self, self._inner):
+            return True
+        return source is not None and any(id(one) in self.pending for one in upstream(source))
+
+    # -- room in the queue --------------------------------------------------------------------------------------------
+
+    def wait_for_room(self) -> None:
+        """Block until the caller may queue one more; a thread that works for the library never waits.
+
+        Raises:
+            RuntimeError: if the view is shut down meanwhile.
+        """
+        with self._lock:
+            full = bool(self._rooms) or len(self.queue) + self._reserved >= self.queued
+            if self.closing or not full or _is_ours():
+                self._reserved += 1
+                return
+            room: Future[None] = Future()
+            self._rooms.append(room)
+        try:
+            room.result()
+        except BaseException:
+            if not room.cancel() and room.exception() is None:
+                self.leave_room()
+            with self._lock:
+                self._rooms = deque(one for one in self._rooms if one is not room)
+            raise
+
+    def leave_room(self) -> None:
+        """Note that the room is used, or not needed."""
+        with self._lock:
+            self._reserved -= 1
+            rooms = self._rooms_to_give()
+        _tell(rooms)
+
+    def _rooms_to_give(self) -> list[Future[None]]:
+        """Take out those who may go on, in the order in which they came. Under the lock."""
+        rooms = []
+        while self._rooms and len(self.queue) + self._reserved < self.queued:
+            rooms.append(self._rooms.popleft())
+            self._reserved += 1
+        return rooms
+
+    # -- ending -------------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise RuntimeError if the executor takes no new work any more."""
+        if getattr(self._inner, "closing", False) and not self._is_inside(None):
+            raise RuntimeError(f"cannot schedule new futures after shutdown of {self._inner.name}")
+
+    def close(self, *, wait: bool, cancel_futures: bool) -> None:
+        """Take no more outside work; cancel what is pending, or wait for it, if asked to."""
+        self.closing = True
+        with self._lock:
+            rooms, self._rooms = [*self._rooms], deque()
+        for room in rooms:
+            room.set_exception(RuntimeError(f"cannot schedule new futures after shutdown of {self.name}"))
+        if cancel_futures:
+            for stage in tuple(self.pending.values()):
+                stage.cancel()
+        with self._lock:
+            quiet: Future[None] | None = Future() if wait and self.pending and not self._is_inside(None) else None
+            if quiet is not None:
+                self._quiet.append(quiet)
+        if quiet is not None:
+            quiet.result()
+
+
+class _Rate:
+    """At most so many starts in any second, kept by the times of the last ones."""
+
+    __slots__ = ("_last", "_period")
+
+    def __init__(self, per_second: float) -> None:
+        most = max(1, math.floor(per_second))
+        self._period = most / per_second
+        self._last: deque[float] = deque(maxlen=most)
+
+    def take(self) -> float:
+        """Take a start now, and return 0; or return the seconds until there is one."""
+        now, last = clock.now(), self._last
+        if len(last) == last.maxlen and (wait := last[0] + self._period - now) > EARLY:
+            return wait
+        last.append(now)
+        return 0.0
+
+
+def _is_registered(scheduler: Any, stage: Any) -> bool:
+    asked = getattr(scheduler, "is_registered", None)
+    return asked is None or bool(asked(stage))
+
+
+def _tell(waiting: list[Future[None]]) -> None:
+    for one in waiting:
+        if one.set_running_or_notify_cancel():
+            one.set_result(None)
+
+
+def _is_ours() -> bool:
+    """Tell whether this thread works for the library, so that holding it up would hold up others."""
+    thread = current.thread
+    return thread.within is not None or thread.depth > 0 or callback_threads.is_reserved()
+
+
+class LimitedExecutor(cf.Executor):
+    """A view of an executor that lets only so much through; made by `limit`."""
+
+    def __init__(
+        self, executor: cf.Executor, concurrency: int | None, per_second: float | None, queued: int | None
+    ) -> None:
+        self.executor = executor
+        """What it is a view of."""
+        self.concurrency = concurrency
+        self.per_second = per_second
+        self.queued = queued
+        rate = None if per_second is None else _Rate(per_second)
+        self._scheduler = _View(scheduler_of(executor), concurrency, rate, queued)
+
+    def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Schedule ``fn(*args, **kwargs)``; return its future.
+
+        Waits while as many are queued as may be, unless this thread works for the library.
+
+        Raises:
+            TypeError: if `fn` is missing or not callable.
+            RuntimeError: after the shutdown of the view, or of the executor.
+        """
+        self._scheduler.wait_for_room()
+        try:
+            return self.submit_nowait(fn, *args, **kwargs)
+        finally:
+            self._scheduler.leave_room()
+
+    def submit_nowait(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Do what `submit` does, and never wait."""
+        view = self._scheduler
+        task = new_task(ExecutorStage, fn, view)
+        task._call = None
+        task._context = copy_context()
+        view.admit(task)
+        view.start(task, (fn, args, kwargs))
+        return cast("Future[T]", task)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no new outside work, and let what was begun here end; the executor itself goes on.
+
+        Args:
+            wait: block until then.
+            cancel_futures: cancel what has not begun, stages included.
+        """
+        self._scheduler.close(wait=wait, cancel_futures=cancel_futures)
+
+    def __repr__(self) -> str:
+        bounds = {"concurrency": self.concurrency, "per_second": self.per_second, "queued": self.queued}
+        given = "".join(f", {name}={value}" for name, value in bounds.items() if value is not None)
+        return f"limit({self.executor!r}{given})"
+
+
+def limit(
+    executor: cf.Executor,
+    *,
+    concurrency: int | None = None,
+    per_second: float | None = None,
+    queued: int | None = None,
+) -> LimitedExecutor:
+    """Return a view of `executor` that lets only so much through; several views share it.
+
+    ``on=limit(pool, concurrency=4)`` bounds what chains do on the pool through this view, and holds up no thread.
+
+    Args:
+        executor: what runs things in the end.
+        concurrency: how many may run at once.
+        per_second: how many may start in any second; need not be a whole number.
+        queued: how many may wait; a ``submit`` from outside blocks until there is room, one from a stage does not.
+
+    Raises:
+        TypeError: if `executor` is none, or a number is none.
+        ValueError: if a number is below 1, or `per_second` is not positive.
+        RuntimeError: if `executor` is shut down.
+    """
+    scheduler_of(executor, "executor")
+    for name, count in (("concurrency", concurrency), ("queued", queued)):
+        if count is None:
+            continue
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise TypeError(f"limit() wants a whole number for {name}=, such as {name}=8, not {count!r}")
+        if count < 1:
+            raise ValueError(f"limit() wants {name}= to be at least 1, not {count}")
+    if per_second is not None:
+        if isinstance(per_second, bool) or not isinstance(per_second, (int, float)):
+            raise TypeError(f"limit() wants a number for per_second=, such as per_second=10, not {per_second!r}")
+        if not 0 < per_second < math.inf:
+            raise ValueError(f"limit() wants per_second= to be positive and finite, not {per_second!r}")
+    view = LimitedExecutor(executor, concurrency, per_second, queued)
+    view._scheduler.check()
+    return view

@@ -1,0 +1,17 @@
+"""A process pool built for chains: one pipe for each worker, nothing that workers share, the queue on our side.
+
+Each module has one idea, and imports only from those above it:
+
+* `wire`: frames over a pipe, which never block the side that must not wait
+* `shared_memory`: large buffers in memory without a name, used again and again
+* `messages`: calls and outcomes, packed and unpacked
+* `worker`: what runs in the child process; `process`: that child, seen from here
+* `trips`: what is queued, in which order; `machine`: the thread that owns all of it
+* `pool`: the executor
+
+Up to `machine` nothing knows futures: it runs *jobs* (`trips.Job`). `pool` turns futures into jobs.
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []

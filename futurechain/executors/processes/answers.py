@@ -1,0 +1,126 @@
+"""What a worker sends back, turned into a job's result or error."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from futurechain.errors.processes import StagePicklingError
+from futurechain.executors.processes.light import NotLight, load_light
+from futurechain.executors.processes.messages import (
+    Opened,
+    Status,
+    Times,
+    open_parcel,
+    with_remote_traceback,
+)
+from futurechain.executors.processes.shared_memory import Receiver
+from futurechain.executors.processes.trips import Job, Report
+from futurechain.executors.processes.wire import Frame
+
+__all__ = ["Answer", "deliver", "deliver_light", "open_answers", "unsendable"]
+
+REMEDY = "Use a module-level function with arguments and results that pickle, or run this stage here with on=INLINE"
+
+
+class Answer(NamedTuple):
+    """How one call has ended, as the worker tells it."""
+
+    status: Status
+    times: Times
+    opened: Opened
+    """The result or the exception."""
+    texts: tuple[str, str] | None
+    """For an error: what it is, and its traceback."""
+
+
+def open_answers(frame: Frame, receiver: Receiver) -> list[Answer]:
+    """Return the answers in a frame that there was memory for.
+
+    Raises:
+        Unopened: if a block cannot be opened here.
+    """
+    answers = []
+    payload = frame.payload
+    assert payload is not None
+    for status, times, layout, texts in frame.header[1]:
+        opened, payload = open_parcel(layout, payload, receiver)
+        answers.append(Answer(Status(status), Times(*times), opened, texts))
+    return answers
+
+
+def deliver(job: Job, answer: Answer, report: Report, place: str) -> None:
+    """Give `job` its result or error; unpickles, so whatever classes are in it run their code here.
+
+    Args:
+        job: what was asked for.
+        answer: how it ended.
+        report: who did it.
+        place: what the pool is called.
+    """
+    try:
+        value = answer.opened.load()
+    except MemoryError as error:
+        job.fail(error, report)
+    except BaseException as error:
+        job.fail(_unreadable(job, answer, error, place), report)
+    else:
+        _settle(job, answer, value, report, place)
+
+
+def deliver_light(job: Job, answer: Answer, report: Report, place: str) -> bool:
+    """Do the same if that runs nobody's code, and is soon done; False if it is not."""
+    try:
+        value = load_light(answer.opened)
+    except NotLight:
+        return False
+    _settle(job, answer, value, report, place)
+    return True
+
+
+def _settle(job: Job, answer: Answer, value: Any, report: Report, place: str) -> None:
+    if answer.status is Status.VALUE:
+        job.succeed(value, report)
+    else:
+        job.fail(_error(job, answer, value, place), report)
+
+
+def _error(job: Job, answer: Answer, raised: Any, place: str) -> BaseException:
+    """Return the error of a call that failed there: the function's own, or one that says what could not travel."""
+    described, trace = answer.texts or ("", "")
+    if answer.status is Status.RAISED:
+        return with_remote_traceback(raised, trace)
+    if answer.status is Status.ERROR_UNSENDABLE:
+        return with_remote_traceback(_stand_in(job, described, "it cannot be pickled"), trace)
+    what = "cannot be unpickled there" if answer.status is Status.CALL_UNREADABLE else "its result cannot be pickled"
+    error = StagePicklingError(f"stage {job.name} cannot travel to {place} and back: {what}: {described}. {REMEDY}")
+    if isinstance(raised, BaseException):
+        error.__cause__ = with_remote_traceback(raised, trace)
+        return error
+    return with_remote_traceback(error, trace)
+
+
+def _unreadable(job: Job, answer: Answer, reason: BaseException, place: str) -> BaseException:
+    """Return the error for what arrived and cannot be built again here."""
+    if answer.texts is not None:
+        return with_remote_traceback(_stand_in(job, answer.texts[0], repr(reason)), answer.texts[1])
+    error = StagePicklingError(
+        f"stage {job.name} cannot travel to {place} and back: its result cannot be unpickled here: {reason!r}. {REMEDY}"
+    )
+    error.__cause__ = reason
+    return error
+
+
+def _stand_in(job: Job, described: str, reason: str) -> StagePicklingError:
+    return StagePicklingError(
+        f"{job.name} raised {described}, which cannot travel back from the worker: {reason}. Give the exception "
+        "arguments that its __init__ takes again (or a __reduce__), or run this stage here with on=INLINE"
+    )
+
+
+def unsendable(job: Job, reason: BaseException, place: str) -> BaseException:
+    """Return the error for a call that cannot be packed here."""
+    if isinstance(reason, MemoryError):
+        return reason
+    error = StagePicklingError(f"stage {job.name} cannot travel to {place}: {reason!r}. {REMEDY}")
+    error.__cause__ = reason
+    return error

@@ -1,0 +1,174 @@
+"""Between the machine and the futures: a stage that is to run in a worker process is a job."""
+
+from __future__ import annotations
+
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+from futurechain.core.handlers import label
+from futurechain.core.observers import watch
+from futurechain.core.scheduler import Call
+from futurechain.core.thread_state import current
+from futurechain.executors.out_of_process import OutOfProcess
+from futurechain.executors.processes.machine import Machine
+from futurechain.executors.processes.trips import Item, Report
+from futurechain.failure import Failure
+
+__all__ = ["ProcessScheduler", "StageJob"]
+
+
+class StageJob:
+    """A task or stage, as the machine sees it; to the stage, what it waits for."""
+
+    __slots__ = ("_call", "_scheduler", "_stage", "begun", "is_running", "item", "name")
+
+    def __init__(self, scheduler: ProcessScheduler, stage: Any, call: Call, *, begun: bool) -> None:
+        self._scheduler = scheduler
+        self._stage = stage
+        self._call: Call | None = call
+        self.begun = begun
+        self.name = label(call[0])
+        self.is_running = False
+        self.item: Item | None = None
+        """What stands for it in the machine, once it is there."""
+
+    # -- to the machine -----------------------------------------------------------------------------------------------
+
+    def call(self) -> Call:
+        """Return the function and its arguments."""
+        assert self._call is not None, "a job that was cancelled is not wanted any more"
+        return self._call
+
+    def claim(self) -> bool:
+        """Say whether it is still wanted."""
+        self.is_running = True
+        return not self._stage.done()
+
+    def unclaim(self) -> None:
+        """It is queued again."""
+        self.is_running = False
+
+    def succeed(self, value: Any, report: Report) -> None:
+        """Settle the stage."""
+        self._settle(value, report)
+
+    def fail(self, error: BaseException, report: Report | None) -> None:
+        """Settle the stage with an error."""
+        self._settle(Failure(error), report)
+
+    def _settle(self, outcome: Any, report: Report | None) -> None:
+        if watch.on and report is not None:
+            watch.ran(self._stage, report.worker, report.times.began)
+        self._call = None
+        self._scheduler.deliver(self._stage, outcome)
+        self._scheduler.has_left(self._stage)
+
+    # -- to the stage -------------------------------------------------------------------------------------------------
+
+    def sources(self) -> list[Any]:
+        """Return what it waits for itself: nothing."""
+        return []
+
+    def runs_abroad(self) -> bool:
+        """Tell whether a worker has it."""
+        return self.is_running
+
+    def stop(self) -> bool:
+        """Say whether it can be cancelled: unless a worker has it, and that is not to be stopped."""
+        return self._scheduler.stop_cancelled or not self.is_running
+
+    def cancel_for(self, child: Any) -> list[Any]:
+        """Withdraw it: the stage was cancelled, or has timed out. End its worker, if that was asked for."""
+        self._call = None
+        if self.item is not None:
+            self._scheduler.withdraw(self.item)
+        self._scheduler.has_left(self._stage)
+        return []
+
+
+class ProcessScheduler(OutOfProcess):
+    """Start calls on a machine, and deliver what comes of them."""
+
+    __slots__ = ("inside", "machine", "stop_cancelled")
+    starts_anywhere = True
+
+    def __init__(self, name: str, make: Callable[[str], Machine], *, stop_cancelled: bool) -> None:
+        super().__init__(name)
+        self.machine = make(name)
+        self.stop_cancelled = stop_cancelled
+        self.inside: dict[int, Any] = {}
+        """The stages that the machine has."""
+
+    def launch(self, stage: Any, call: Call, *, begun: bool) -> None:
+        job = StageJob(self, stage, call, begun=begun)
+        self.inside[id(stage)] = stage
+        stage._call, stage._source = call[0], job
+        try:
+            (job.item,) = self.machine.submit([job], pack=_may_pack_here(call))
+        except BaseException:
+            self.has_left(stage)
+            raise
+        if stage.done():  # cancelled in between
+            self.withdraw(job.item)
+            self.has_left(stage)
+
+    def withdraw(self, item: Item) -> None:
+        """Let the machine forget a job, and end the worker that runs it, if that was asked for."""
+        (self.machine.stop if self.stop_cancelled else self.machine.withdraw)(item)
+
+    def has_left(self, stage: Any) -> None:
+        """Take note that the machine has it no more."""
+        if self.inside.pop(id(stage), None) is not None and self.closing:
+            self.end_if_over()
+
+    def is_working(self) -> bool:
+        return bool(self.jobs or self.inside)
+
+    # -- ending -------------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        self.machine.close()
+
+    def forget(self) -> None:
+        super().forget()
+        self.inside.clear()
+
+    def shut_down(self, *, wait: bool, cancel_futures: bool) -> None:
+        """Take no more outside work; end the machine when the chains have ended."""
+        if cancel_futures:
+            self.machine.catch_up()
+        self.close(cancel_futures=cancel_futures)
+        if wait and current.thread.within is not self:
+            self.wait()
+            self.machine.wait()
+
+    def terminate(self, number: int) -> None:
+        """End the workers by a signal; cancel what has not begun."""
+        self.shut_down(wait=False, cancel_futures=True)
+        self.machine.terminate(number)
+
+    def describe(self) -> str:
+        """Return what ``repr`` says."""
+        machine = self.machine
+        state = "broken" if machine.reason else "shut down" if self.closing else "open"
+        return f"{self.name} {state}, {len(machine.staff.processes)} workers, {machine.queued} queued"
+
+
+_FUNCTIONS = frozenset({types.FunctionType, types.BuiltinFunctionType, type})
+_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
+SHORT = 1 << 16
+
+
+def _may_pack_here(call: Call) -> bool:
+    """Tell whether `call` may be pickled in this thread.
+
+    In one that serves everybody, only what runs nobody's code.
+    """
+    if not getattr(threading.current_thread(), "serves_everybody", False):
+        return True
+    fn, args, kwargs = call
+    if type(fn) not in _FUNCTIONS or kwargs:
+        return False
+    return all(type(one) in _PLAIN and (not hasattr(one, "__len__") or len(one) < SHORT) for one in args)

@@ -1,0 +1,256 @@
+"""The machine as the other threads see it: they send word to the watching thread, and never wait for it.
+
+Whoever wants something puts it into the *inbox* and rings the *bell*. There is no lock: an interrupt, a finalizer or a
+fork in any thread finds nothing half done.
+
+The race at the end is decided so: who submits appends to the inbox **first** and looks at ``_ended`` **then**; the
+watching thread sets ``_ended`` **first** and empties the inbox **then**. Each entry is popped once, and whoever pops it
+after the end refuses it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from time import perf_counter
+from typing import Any
+
+from futurechain.executors.processes.messages import Packer
+from futurechain.executors.processes.packing import pack_items
+from futurechain.executors.processes.process import WorkerProcess
+from futurechain.executors.processes.staff import Staff
+from futurechain.executors.processes.trips import Item, Job, Trip
+from futurechain.executors.processes.watcher import Inbox, Options, Watcher
+from futurechain.executors.processes.wire import Bell
+from futurechain.executors.processes.worker import Start
+
+__all__ = ["Machine"]
+
+MOST_PACKED_AT_ONCE = 4 << 20
+"""As long as what is queued takes fewer bytes than that, whoever submits packs; the rest waits for its turn."""
+MOST_UNREAD = 1000
+LARGE = 1 << 14
+"""What takes more bytes than that is made known at once, so that what is queued is measured rightly."""
+
+logger = logging.getLogger("futurechain")
+
+
+class Machine:
+    """Workers and their queue; runs jobs.
+
+    Args:
+        options: what it does when.
+        context: of multiprocessing.
+        limit: how many workers at most.
+        start: what each is started with.
+    """
+
+    def __init__(self, options: Options, context: Any, limit: int, start: Start) -> None:
+        self.name = options.name
+        self._inbox: Inbox = deque()
+        self._bell = Bell()
+        self._packer = Packer(start.share)
+        self.staff = Staff(context, limit, start, self._joined)
+        self._watcher = Watcher(options, self.staff, self._packer, self._inbox, self._bell)
+        self._lists = self._watcher.roster.idle, self._watcher.roster.returned
+        self.thread: threading.Thread | None = None
+        self._starting = threading.RLock()
+        """Held while the thread is started, by nobody else."""
+        self._closed = False
+        self._ended = False
+        self._process = os.getpid()
+        _machines.add(self)
+
+    # -- asked by any thread ------------------------------------------------------------------------------------------
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is broken, or None."""
+        return self._watcher.reason
+
+    @property
+    def queued(self) -> int:
+        """How many trips wait for a worker."""
+        return len(self._watcher.backlog)
+
+    def submit(self, jobs: Sequence[Job], *, cut: float | None = None, pack: bool = True) -> list[Item]:
+        """Have `jobs` done by one worker, one after the other.
+
+        Args:
+            jobs: at least one.
+            cut: after how many seconds the worker sends back what it has not begun, for another; None: never.
+            pack: whether they may be packed in this thread.
+
+        Returns:
+            What stands for each of them here, to be withdrawn or stopped.
+
+        Raises:
+            BrokenProcessPool: if it is broken.
+            RuntimeError: if it is closed, or belongs to another process.
+            OSError: if no worker can be started.
+        """
+        self.check()
+        self.staff.prepare()
+        self._begin()
+        trip = Trip(jobs, cut)
+        items = [*trip.items]
+        if pack and self._watcher.backlog.size < MOST_PACKED_AT_ONCE and len(self._inbox) < MOST_UNREAD:
+            failed = pack_items(trip.items, self._packer, self.name)
+            trip.items = [item for item in trip.items if item not in failed]
+            trip.measure()
+        if trip.items and not self._handed_over(trip):
+            self._queue(trip)
+        return items
+
+    def _queue(self, trip: Trip) -> None:
+        """Send `trip` to the watching thread; wake that only if there is something to be done about it now.
+
+        While all workers are busy it will wake up by itself, when one of them has ended its trip. Who submits appends
+        **first** and looks for idle workers **then**; the watching thread puts one there **first**, and looks into the
+        inbox **then**, before it sleeps.
+        """
+        self._inbox.append((self._watcher.take, trip))
+        if self._ended:
+            self._refuse_rest()
+        elif self._lists[0] or self.staff.has_room() or trip.size > LARGE or not trip.is_packed():
+            self._bell.ring()
+
+    def _handed_over(self, trip: Trip) -> bool:
+        """Give `trip` to an idle worker, if nothing else waits for one: that saves a way over the watching thread."""
+        watcher = self._watcher
+        idle, returned = self._lists
+        if self._inbox or watcher.backlog or not idle or not trip.is_packed():
+            return False
+        taken: list[WorkerProcess] = []
+        complete = None
+        try:
+            # In one step of the interpreter: an interrupt must not come between taking it and knowing that.
+            taken.extend(islice(iter(idle.pop, None), 1))
+            worker = taken[0]
+            if trip.claim(self._packer):
+                trip.worker, worker.trip, trip.sent = worker, trip, perf_counter()
+                complete = worker.send_trip(trip, self._packer)
+        except IndexError:  # somebody else was faster
+            return False
+        except OSError:  # it has ended, and the trip will be given to another one
+            pass
+        finally:
+            if taken:
+                returned.append((taken[0], complete))
+                if not complete:
+                    self._bell.ring()
+        return True
+
+    def check(self) -> None:
+        """Raise if no jobs are taken any more: see `submit`."""
+        if self.reason is not None:
+            raise BrokenProcessPool(self.reason)
+        if self._closed:
+            raise RuntimeError(f"cannot schedule new futures after shutdown of {self.name}")
+        if self._process != os.getpid():
+            text = f"{self.name} belongs to process {self._process}, which forked this one: make a new pool"
+            raise RuntimeError(text)
+
+    def withdraw(self, item: Item) -> None:
+        """Forget a job that has not begun."""
+        self._tell(self._watcher.withdraw, item)
+
+    def stop(self, item: Item) -> None:
+        """Forget a job, and end the worker that runs it, if one does."""
+        self._tell(self._watcher.stop, item)
+
+    def close(self) -> None:
+        """Take no more jobs; end when all are done."""
+        self._closed = True
+        self._tell(self._watcher.close, None)
+
+    def catch_up(self) -> None:
+        """Return when what was submitted before has begun, as far as there are workers for it."""
+        if self.thread is not None and self.thread is not threading.current_thread():
+            done = threading.Event()
+            self._tell(self._watcher.catch_up, done)
+            done.wait()
+
+    def terminate(self, number: int) -> None:
+        """End all workers by the signal `number`; what is not done fails."""
+        self._closed = True
+        self._tell(self._watcher.terminate, number)
+
+    def wait(self) -> None:
+        """Wait until it has ended; not from its own thread."""
+        with self._starting:
+            thread = self.thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self.thread is None:
+            with self._starting:
+                if self.thread is None:
+                    thread = threading.Thread(target=self._run, name=f"{self.name}-watcher")
+                    thread.serves_everybody = True  # type: ignore[attr-defined]  # no user code runs on it
+                    thread.start()
+                    self.thread = thread
+
+    def _run(self) -> None:
+        try:
+            self._watcher.run()
+        except BaseException as error:  # a fault of ours must not leave anybody waiting
+            logger.critical("the watching thread of %s has failed", self.name, exc_info=True)
+            self._watcher.give_up(repr(error))
+        finally:
+            self._closed = self._ended = True
+            self.staff.close()
+            self._refuse_rest()
+            self._watcher.let_go()
+
+    def _tell(self, act: Callable[[Any], object], argument: Any) -> None:
+        self._inbox.append((act, argument))
+        if self._ended:
+            self._refuse_rest()
+        else:
+            self._bell.ring()
+
+    def _joined(self, worker: WorkerProcess) -> None:
+        self._tell(self._watcher.join, worker)
+
+    def _refuse_rest(self) -> None:
+        """Answer what has come too late; one of those who do so gets each entry."""
+        while True:
+            try:
+                _, argument = self._inbox.popleft()
+            except IndexError:
+                return
+            if isinstance(argument, Trip):
+                for item in argument.items:
+                    item.job.fail(self._refusal(), None)
+            elif isinstance(argument, WorkerProcess):
+                argument.kill()
+                argument.bury()
+            elif isinstance(argument, threading.Event):
+                argument.set()
+
+    def _refusal(self) -> BaseException:
+        if self.reason is not None:
+            return BrokenProcessPool(self.reason)
+        return RuntimeError(f"cannot schedule new futures after shutdown of {self.name}")
+
+
+def _end_of_interpreter() -> None:
+    for machine in tuple(_machines):
+        machine.close()
+        machine.wait()
+
+
+_machines: weakref.WeakSet[Machine] = weakref.WeakSet()
+threading._register_atexit(_end_of_interpreter)  # type: ignore[attr-defined]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_machines.clear)  # what these have to end are the parent's workers

@@ -1,0 +1,178 @@
+"""A worker process, seen from here: its pipe, its end, and what it is doing.
+
+Its end is seen by a *pidfd*. The pipe alone does not tell it, nor does the sentinel of multiprocessing: whoever was
+forked by the worker, or by us at the wrong moment, holds the other end open. Where there is no pidfd, the sentinel has
+to do.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from futurechain.executors.processes.messages import Kind, Packer
+from futurechain.executors.processes.shared_memory import Progress, Receiver
+from futurechain.executors.processes.wire import Piece, Reader, Writer, frame
+from futurechain.executors.processes.worker import Start, main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from futurechain.executors.processes.trips import Item, Trip
+
+__all__ = ["Phase", "WorkerProcess"]
+
+
+class Phase(enum.Enum):
+    """How far a worker is."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    STOPPING = "being stopped"
+    LEAVING = "leaving"
+
+
+class WorkerProcess:
+    """One worker; after it was started, only the machine's own thread touches it."""
+
+    def __init__(self, context: Any, start: Start) -> None:
+        ours, theirs = context.Pipe()
+        try:
+            self.fd = os.dup(ours.fileno())  # a number and no object: in a forked child nothing must close it late
+            _our_ends.add(self.fd)
+        finally:
+            ours.close()
+        try:
+            os.set_blocking(self.fd, False)
+            self.process = context.Process(target=main, args=(theirs, start))
+            self.process.start()
+        except BaseException:
+            _close(self.fd)
+            raise
+        finally:
+            theirs.close()
+        self.pid: int = self.process.pid
+        self.death = _death_of(self.process)
+        self.reader = Reader(self.fd)
+        self.writer = Writer(self.fd)
+        self.receiver = Receiver()
+        self.phase = Phase.STARTING
+        self.lent = False
+        """Whether it is idle, for anybody to take: only who has taken it out of the list may touch it then."""
+        self.gone = False
+        """Whether a message could not be sent, because it has ended."""
+        self.trip: Trip | None = None
+        """What it is doing, or is to begin with; None when it is idle."""
+        self.tasks = 0
+        """How many calls it has made."""
+        self.progress: Progress | None = None
+        self.inline = False
+        """Whether it cannot open our blocks."""
+        self.address: tuple[int, int] | None = None
+        self.failure: str | None = None
+        """Why it could not start, in its own words."""
+
+    def send(self, kind: Kind, header: Any = (), payload: Iterable[Piece] = ()) -> bool:
+        """Send it a message, as far as that fits; True if all of it did.
+
+        Raises:
+            OSError: if it has ended.
+        """
+        try:
+            return self.writer.send(frame(kind, header, payload))
+        except OSError:
+            self.gone = True
+            raise
+
+    def send_trip(self, trip: Trip, packer: Packer) -> bool:
+        """Send it `trip`, as far as that fits; True if all of it did.
+
+        Raises:
+            OSError: if it has ended.
+            MemoryError: if it cannot open shared memory, and there is not enough of the other kind.
+        """
+        parcels = [item.parcel for item in trip.items if item.parcel is not None]
+        for parcel in parcels:
+            for block in parcel.blocks:
+                block.holder = self
+        if self.inline:
+            parcels = [parcel.inlined() for parcel in parcels]
+        header = trip.cut, None if self.inline else packer.address, [parcel.layout for parcel in parcels]
+        return self.send(Kind.TRIP, header, [piece for parcel in parcels for piece in parcel.pieces])
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it lives."""
+        with suppress(OSError):
+            os.kill(self.pid, number)
+
+    def dismiss(self) -> None:
+        """Let it end: nothing will come."""
+        self.phase = Phase.LEAVING
+        with suppress(OSError):
+            self.send(Kind.GOODBYE)
+
+    def divide(self, trip: Trip | None) -> tuple[list[Item], list[Trip]]:
+        """Return the job that it was doing when it ended, and what else it had: trips, to be tried again."""
+        if trip is None:
+            return [], []
+        items = trip.items
+        if self.progress is None:
+            if len(items) == 1:
+                return items, []
+            return [], [trip.split_off([item]) for item in items]  # it is not known which one it was: each goes alone
+        begun = min(self.progress.read() - self.tasks, len(items))
+        guilty = items[begun - 1 : begun] if begun > 0 else []
+        rest = [item for item in items if item not in guilty]
+        return guilty, [trip.split_off(rest)] if rest else []
+
+    def kill(self) -> None:
+        """End it, at once."""
+        self.signal(signal.SIGKILL)
+
+    def bury(self) -> str:
+        """Reap it when it has ended (waits for that); how it ended, in words."""
+        self.process.join()  # with a timeout it would wait for the sentinel, which others may hold
+        os.close(self.death)
+        _close(self.fd)
+        code = self.process.exitcode
+        if code is None:
+            return "somebody else has reaped it"
+        return f"exit code {code}" if code >= 0 else _signal_name(-code)
+
+
+def _death_of(process: Any) -> int:
+    """Return a descriptor that becomes readable when `process` ends."""
+    try:
+        return os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        return os.dup(process.sentinel)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+_our_ends: set[int] = set()
+"""Our ends of all pipes to workers: a child that is forked lets go of them, or no worker would see us end."""
+
+
+def _close(fd: int) -> None:
+    _our_ends.discard(fd)  # first: a child that is forked in between must not close what has this number then
+    os.close(fd)
+
+
+def _after_fork_in_child() -> None:
+    while _our_ends:
+        with suppress(OSError):
+            os.close(_our_ends.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

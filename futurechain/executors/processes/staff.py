@@ -1,0 +1,106 @@
+"""How many workers there are: they are started when somebody needs them, in the thread of whoever does.
+
+A *slot* is the right to have a worker, and a *token* says that one is known to have nothing to do. Both lie in lists,
+and whoever pops one has it: no lock, and never more workers than slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from futurechain.executors.processes.process import WorkerProcess
+from futurechain.executors.processes.worker import Start
+
+__all__ = ["Staff"]
+
+
+class Staff:
+    """The right to start workers of one pool.
+
+    Args:
+        context: of multiprocessing.
+        limit: how many there may be.
+        start: what each is started with.
+        joined: is called with each new one, in the thread that has started it.
+    """
+
+    def __init__(self, context: Any, limit: int, start: Start, joined: Callable[[WorkerProcess], object]) -> None:
+        self.limit = limit
+        self.processes: dict[int, Any] = {}
+        """The live ones, by process id; those that are leaving after their last task do not count."""
+        self._context = context
+        self._start: Start | None = start
+        self._joined = joined
+        self._slots: list[None] = [None] * limit
+        self._tokens: list[None] = []
+        self._forks = context.get_start_method(allow_none=False) == "fork"
+
+    def prepare(self) -> None:
+        """Have a worker for what is about to be queued: one that is idle, or a new one; with fork, all at once.
+
+        Raises:
+            OSError: if none can be started, and there is none.
+        """
+        if self._forks:
+            while self._slots:
+                self._try_to_hire()
+            return
+        try:
+            self._tokens.pop()
+        except IndexError:
+            self._try_to_hire()
+
+    def _try_to_hire(self) -> None:
+        try:
+            self.hire()
+        except OSError:
+            if not self.processes:
+                raise
+
+    def hire(self) -> bool:
+        """Start one more; False if there are as many as may be.
+
+        Raises:
+            OSError: if the system gives no more processes, memory or descriptors.
+        """
+        start = self._start
+        try:
+            self._slots.pop()
+        except IndexError:
+            return False
+        if start is None:
+            return False
+        try:
+            worker = WorkerProcess(self._context, start)
+        except BaseException:
+            self._slots.append(None)
+            raise
+        self.processes[worker.pid] = worker.process
+        self._joined(worker)
+        return True
+
+    def has_room(self) -> bool:
+        """Tell whether one more may be started."""
+        return bool(self._slots)
+
+    def close(self) -> None:
+        """Start no more; hold nothing of what the initializer was to be given."""
+        self._slots.clear()
+        self._start = None
+        self._joined = _nobody
+
+    def is_idle(self) -> None:
+        """Take note that a worker has nothing to do."""
+        self._tokens.append(None)
+
+    def leaves(self, worker: WorkerProcess) -> None:
+        """Take note that `worker` ends, or has ended: another one may take its place. Once for each."""
+        if self.processes.pop(worker.pid, None) is not None:
+            self._slots.append(None)
+
+
+def _nobody(worker: WorkerProcess) -> None:
+    """Take nobody in: it is over."""
+    worker.kill()
+    worker.bury()

@@ -1,0 +1,197 @@
+"""What is to be done: jobs, the trips in which they travel, and the queue of these.
+
+A *trip* is what a worker gets at once: one call as a rule, several for a pipeline. What the worker has not begun when
+the time of the trip is up comes back, and so does what a worker that died had beside the call that killed it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from futurechain.executors.processes.messages import Packer, Parcel, Times
+
+__all__ = ["Call", "Item", "Job", "Queue", "Report", "Trip"]
+
+Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+class Report(NamedTuple):
+    """Who made a call, and when what happened to it."""
+
+    worker: int
+    """The process that made it."""
+    times: Times
+    packed: float
+    """How many seconds it took to pack it here."""
+    sent: float
+    """When it was sent, by ``time.perf_counter``."""
+
+
+class Job(Protocol):
+    """What a caller wants to have done. None of this may raise."""
+
+    name: str
+    """What it is called in messages."""
+    begun: bool
+    """Whether it belongs to begun work, which goes first."""
+
+    def call(self) -> Call:
+        """Return the function and its arguments."""
+
+    def claim(self) -> bool:
+        """Say whether it is still wanted: a worker is about to get it. Asked again if it came back."""
+
+    def unclaim(self) -> None:
+        """Take note that it came back, not begun, and is queued again."""
+
+    def succeed(self, value: Any, report: Report) -> None:
+        """Take the result."""
+
+    def fail(self, error: BaseException, report: Report | None) -> None:
+        """Take an error: of the function, if there is a report, else of the way there or back."""
+
+
+class Item:
+    """One job of a trip."""
+
+    __slots__ = ("job", "packed", "parcel", "trip")
+
+    def __init__(self, job: Job, trip: Trip) -> None:
+        self.job = job
+        self.trip = trip
+        self.parcel: Parcel | None = None
+        self.packed = 0.0
+        """How many seconds it took to pack it."""
+
+    def unpack(self, packer: Packer) -> None:
+        """Forget what is packed, and give up the memory that it lies in."""
+        parcel, self.parcel = self.parcel, None
+        if parcel is not None:
+            packer.drop(parcel.blocks)
+
+
+class Trip:
+    """Jobs that travel together; on its way, only the machine's own thread touches it."""
+
+    __slots__ = ("cut", "items", "packing", "sent", "size", "worker")
+
+    def __init__(self, jobs: Iterable[Job] = (), cut: float | None = None) -> None:
+        self.items = [Item(job, self) for job in jobs]
+        self.cut = cut
+        """After how many seconds the worker gives back what it has not begun; None: never."""
+        self.packing = False
+        """Whether another thread is packing it."""
+        self.size = 0
+        """How much memory it takes, packed."""
+        self.sent = 0.0
+        self.worker: Any = None
+        """The worker that has it, or None."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether it goes first."""
+        return self.items[0].job.begun
+
+    def is_packed(self) -> bool:
+        """Tell whether it can be sent."""
+        return all(item.parcel is not None for item in self.items)
+
+    def split_off(self, items: list[Item]) -> Trip:
+        """Return a trip of these items alone."""
+        trip = Trip((), self.cut)
+        trip.items = items
+        for item in items:
+            item.trip = trip
+            item.job.unclaim()
+        return trip
+
+    def disown(self) -> None:
+        """Take note that its blocks have reached nobody: the worker that was to have them had ended."""
+        for item in self.items:
+            for block in () if item.parcel is None else item.parcel.blocks:
+                block.holder = None
+
+    def forget_blocks(self, packer: Packer) -> None:
+        """Forget what is packed and lies in memory that a worker has seen, and may have changed."""
+        for item in self.items:
+            if item.parcel is not None and item.parcel.blocks:
+                item.unpack(packer)
+
+    def claim(self, packer: Packer) -> bool:
+        """Keep the jobs that are still wanted: a worker is about to get it. False if there are none."""
+        wanted = []
+        for item in self.items:
+            if item.job.claim():
+                wanted.append(item)
+            else:
+                item.unpack(packer)
+        self.items = wanted
+        return bool(wanted)
+
+    def has_blocks(self) -> bool:
+        """Tell whether it uses shared memory."""
+        return any(item.parcel is not None and item.parcel.blocks for item in self.items)
+
+    def measure(self) -> None:
+        """Note how much memory it takes."""
+        self.size = sum(item.parcel.size for item in self.items if item.parcel is not None)
+
+
+class Queue:
+    """Trips, in the order in which they are to go; for one thread.
+
+    Two lanes, each in order: begun work, and the rest. `OrderedDict`, because the first one is found at once there,
+    however many have left before it, and one that is cancelled leaves in constant time.
+    """
+
+    def __init__(self) -> None:
+        self._begun: OrderedDict[Trip, None] = OrderedDict()
+        self._fresh: OrderedDict[Trip, None] = OrderedDict()
+        self.size = 0
+        """How much memory the packed ones take."""
+
+    def __len__(self) -> int:
+        return len(self._begun) + len(self._fresh)
+
+    def __iter__(self) -> Iterator[Trip]:
+        yield from self._begun
+        yield from self._fresh
+
+    def push(self, trip: Trip) -> None:
+        """Put it at the end of its lane."""
+        (self._begun if trip.begun else self._fresh)[trip] = None
+        self.size += trip.size
+
+    def push_front(self, trip: Trip) -> None:
+        """Put it before all others."""
+        self._begun[trip] = None
+        self._begun.move_to_end(trip, last=False)
+        self.size += trip.size
+
+    def remove(self, trip: Trip) -> bool:
+        """Take it out; False if it is not here."""
+        for lane in (self._begun, self._fresh):
+            if trip in lane:
+                del lane[trip]
+                self.size -= trip.size
+                return True
+        return False
+
+    def resize(self, trip: Trip) -> None:
+        """Take note that one of them was packed."""
+        before = trip.size
+        trip.measure()
+        self.size += trip.size - before
+
+    def __contains__(self, trip: object) -> bool:
+        return trip in self._begun or trip in self._fresh
+
+    def clear(self) -> list[Trip]:
+        """Take out all of them."""
+        trips = list(self)
+        self._begun.clear()
+        self._fresh.clear()
+        self.size = 0
+        return trips

@@ -1,0 +1,449 @@
+"""The watching thread: it alone has the queue and the workers in hand, so that nothing of this needs a lock.
+
+It waits for news (a worker's pipe can be read or written, a worker has ended, the bell) and for nothing else, and runs
+no code of users: what may run any (packing, unpacking a result that is no plain value, starting a process) goes
+*elsewhere*.
+
+An idle worker takes the first trip that is packed, and has nothing behind it: a second one would wait for the first
+while others idle. A worker that ends is known by its own descriptor, and so is the trip that it had: then the pool
+breaks, or, where it *heals*, the call that it was making fails alone and the rest of its trip is queued again.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import partial
+from time import monotonic, perf_counter
+from typing import Any, NamedTuple, TypeAlias
+
+from futurechain.errors.processes import WorkerDiedError
+from futurechain.executors.processes.answers import Answer, deliver, deliver_light, open_answers
+from futurechain.executors.processes.backlog import Backlog
+from futurechain.executors.processes.messages import Kind, Packer
+from futurechain.executors.processes.process import Phase, WorkerProcess
+from futurechain.executors.processes.roster import Roster
+from futurechain.executors.processes.shared_memory import IDLE_SECONDS, Progress, Unopened
+from futurechain.executors.processes.staff import Staff
+from futurechain.executors.processes.trips import Item, Report, Trip
+from futurechain.executors.processes.wire import Bell, Frame
+
+__all__ = ["Inbox", "Options", "Watcher"]
+
+MOST_FAILED_STARTS = 3
+"""How many workers in a row may fail to start, in their own words or the system's."""
+MOST_KILLED_STARTS = 20
+"""How many in a row may be killed while they start: that may be chance, where workers are killed."""
+
+Inbox: TypeAlias = "deque[tuple[Callable[[Any], object], Any]]"
+"""What the watching thread is to do: functions, each with its argument."""
+
+
+class Options(NamedTuple):
+    """What a pool does when."""
+
+    name: str
+    max_tasks: int | None
+    heal: bool
+    elsewhere: Callable[[Callable[[], object]], object]
+
+
+class Watcher:
+    """What the watching thread knows and does; `run` is its body, and all else is called by that."""
+
+    def __init__(self, options: Options, staff: Staff, packer: Packer, inbox: Inbox, bell: Bell) -> None:
+        self._options = options
+        self._staff = staff
+        self._packer = packer
+        self._inbox = inbox
+        self._bell = bell
+        self.roster = Roster(bell, self._take_back)
+        self.backlog = Backlog(packer, options.name, options.elsewhere, self.tell, staff.limit)
+        self.reason: str | None = None
+        """Why the pool is broken, if it is."""
+        self._closing = False
+        self._any_ready = False
+        """Whether any worker was ever ready. Before, those that start get their first trip already."""
+        self._hiring = 0
+        self._failed_starts = 0
+        self._sweep_at: float | None = None
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Watch until the pool was closed, everything is done and all workers have ended."""
+        while not self._is_over():
+            for worker, has_ended, event in self.roster.wait(0 if self._inbox else self._sweep_at, self._read_inbox):
+                if has_ended:
+                    self._ended(worker)
+                else:
+                    self._news(worker, event)
+            self._read_inbox()
+            self._take_back()
+            self._feed()
+            self.roster.kill_overdue()
+            self._give_memory_back()
+            if self._closing and not self.backlog and self.reason is None:
+                self._dismiss()
+
+    def tell(self, act: Callable[[Any], object], argument: Any) -> None:
+        """Have ``act(argument)`` called in the watching thread; from any thread."""
+        self._inbox.append((act, argument))
+        self._bell.ring()
+
+    def _read_inbox(self) -> None:
+        inbox = self._inbox
+        while inbox:
+            act, argument = inbox.popleft()
+            self._take_back()  # so that `act` finds what was done before it was asked for
+            act(argument)
+
+    def _is_over(self) -> bool:
+        if self.roster.workers or self._hiring or self._inbox:
+            return False
+        return self.reason is not None or (self._closing and not self.backlog)
+
+    def _give_memory_back(self) -> None:
+        now = monotonic()
+        if self._sweep_at is not None and self._sweep_at <= now:
+            left = [worker.receiver.give_back() for worker in self.roster.workers]
+            if self._packer.sender is not None:
+                left.append(self._packer.sender.give_back())
+            self._sweep_at = now + IDLE_SECONDS if any(left) else None
+
+    def _uses_memory(self) -> None:
+        if self._sweep_at is None:
+            self._sweep_at = monotonic() + IDLE_SECONDS
+
+    def let_go(self) -> None:
+        """Give back what is needed no more: the thread has ended."""
+        self.backlog.let_go()
+        del self.roster  # which knows this watcher, and is known by it
+
+    # -- what others ask for, by `tell` -------------------------------------------------------------------------------
+
+    def take(self, trip: Trip) -> None:
+        """Queue a trip."""
+        if self.reason is not None:
+            self._refuse(trip)
+        else:
+            self.backlog.push(trip)
+
+    def withdraw(self, item: Item) -> None:
+        """Take a job out that is not wanted any more, if it has not begun."""
+        if item.trip.worker is None:
+            self.backlog.withdraw(item)
+
+    def stop(self, item: Item) -> None:
+        """Take a job out, and end the worker that runs it."""
+        worker = item.trip.worker
+        if worker is None:
+            self.backlog.withdraw(item)
+        elif worker.phase in (Phase.BUSY, Phase.STARTING):
+            worker.phase = Phase.STOPPING
+            self.roster.end(worker, signal.SIGTERM)
+
+    def close(self, _: None) -> None:
+        """End when everything is done."""
+        self._closing = True
+
+    def catch_up(self, done: threading.Event) -> None:
+        """Hand out what can be, and say so."""
+        self._feed()
+        done.set()
+
+    def terminate(self, number: int) -> None:
+        """End all workers by a signal; what they run is lost, and so is the pool."""
+        if self.reason is None:
+            self._break(f"the workers of {self._options.name} were ended by {signal.Signals(number).name}", number)
+
+    def join(self, worker: WorkerProcess) -> None:
+        """Take in a new worker."""
+        self.roster.join(worker)
+        if self.reason is not None:
+            self.roster.end(worker, signal.SIGTERM)
+        elif not self._any_ready:
+            self.roster.lend(worker)
+
+    # -- handing out --------------------------------------------------------------------------------------------------
+
+    def _feed(self) -> None:
+        """Give idle workers what is next; see to it that there are workers, and that the next trips are packed."""
+        backlog, roster = self.backlog, self.roster
+        while backlog and (worker := roster.take()) is not None:
+            trip = backlog.next()
+            if trip is None:
+                roster.lend(worker)
+                break
+            self._send(worker, trip)
+        if backlog:
+            backlog.pack_ahead()
+            if not roster.idle and self._staff.has_room():
+                self._hire()
+
+    def _send(self, worker: WorkerProcess, trip: Trip) -> None:
+        """Give `trip` to `worker`, which is free: nobody else has it, and it is in no list."""
+        if not trip.claim(self._packer):
+            self.roster.lend(worker)
+            return
+        trip.worker, worker.trip, trip.sent = worker, trip, perf_counter()
+        try:
+            self._sent(worker, complete=worker.send_trip(trip, self._packer))
+        except OSError:
+            self._unsent(worker)
+        except MemoryError as error:
+            worker.trip = trip.worker = None
+            self.roster.lend(worker)
+            _fail(trip, error)
+
+    def _sent(self, worker: WorkerProcess, *, complete: bool) -> None:
+        if worker.phase is Phase.IDLE:
+            worker.phase = Phase.BUSY
+        if not complete:
+            self.roster.wants_to_write(worker, wants=True)
+        if worker.trip is not None and worker.trip.has_blocks():
+            self._uses_memory()
+
+    def _unsent(self, worker: WorkerProcess) -> None:
+        """It has ended before it had anything."""
+        trip, worker.trip = worker.trip, None
+        if trip is not None:
+            trip.worker = None
+            trip.disown()
+            self.backlog.push_front([trip.split_off(trip.items)])
+
+    def _take_back(self) -> None:
+        """Hear from those who had taken idle workers what they have done with them."""
+        returned = self.roster.returned
+        while returned:
+            worker, complete = returned.popleft()
+            worker.lent = False
+            if complete is not None:
+                self._sent(worker, complete=complete)
+                continue
+            if worker.trip is not None:
+                self._unsent(worker)
+            if not (worker.gone or (self._any_ready and worker.phase is Phase.STARTING)):
+                self.roster.lend(worker)
+
+    # -- news from workers --------------------------------------------------------------------------------------------
+
+    def _news(self, worker: WorkerProcess, event: int) -> None:
+        if event & select.POLLOUT:
+            with suppress(OSError):  # it has ended, as will be seen
+                self.roster.wants_to_write(worker, wants=not worker.writer.flush())
+        if event & ~select.POLLOUT:
+            self._read(worker)
+        if worker.phase is Phase.IDLE and not worker.lent and self.roster.is_heard(worker):
+            self.roster.lend(worker)
+
+    def _read(self, worker: WorkerProcess) -> None:
+        """Hear what it says."""
+        try:
+            while worker.reader.read():
+                pass
+        except BlockingIOError:
+            pass
+        except Exception:  # the end of the pipe; or no message: a task has written into it
+            self.roster.hung_up(worker)
+        frames = worker.reader.frames
+        while frames:
+            self._hear(worker, frames.popleft())
+
+    def _hear(self, worker: WorkerProcess, frame: Frame) -> None:
+        if frame.kind == Kind.ANSWER and worker.trip is not None:
+            self._answered(worker, worker.trip, frame)
+        elif frame.kind == Kind.INLINE and worker.trip is not None:
+            self._inline(worker, worker.trip)
+        elif frame.kind == Kind.READY:
+            worker.progress = None if frame.header is None else Progress.open(frame.header)
+            self._is_ready(worker)
+        elif frame.kind == Kind.NOT_READY:
+            worker.failure = frame.header
+
+    def _inline(self, worker: WorkerProcess, trip: Trip) -> None:
+        """It cannot open our blocks: it gets everything through the pipe from now on, and this trip once more."""
+        worker.inline = True
+        worker.trip = trip.worker = None
+        trip.forget_blocks(self._packer)
+        self.backlog.push_front([trip.split_off(trip.items)])
+        if worker.phase is Phase.BUSY:
+            self._is_free(worker)
+
+    def _is_ready(self, worker: WorkerProcess) -> None:
+        self._failed_starts = 0
+        if not self._any_ready:
+            self._any_ready = True
+            for one in self.roster.workers:  # from now on nothing is given to those that only start
+                if one.phase is Phase.STARTING:
+                    self.roster.is_ours(one)
+        if worker.phase is Phase.STARTING:
+            worker.phase = Phase.BUSY
+            if worker.trip is None:
+                self._is_free(worker)
+
+    def _answered(self, worker: WorkerProcess, trip: Trip, frame: Frame) -> None:
+        answers = self._open(worker, trip, frame)
+        if answers is None:
+            return
+        worker.trip = trip.worker = None
+        done, rest = trip.items[: len(answers)], trip.items[len(answers) :]
+        worker.tasks += len(done)
+        if rest:
+            self.backlog.push_front([trip.split_off(rest)])
+        if worker.phase is Phase.BUSY:
+            self._is_free(worker)
+        self._feed()  # before anything is told: a worker is idle before its task is known to be done
+        heavy = []
+        for item, answer in zip(done, answers, strict=True):
+            report = Report(worker.pid, answer.times, item.packed, trip.sent)
+            if not deliver_light(item.job, answer, report, self._options.name):
+                heavy.append(partial(deliver, item.job, answer, report, self._options.name))
+        if heavy:
+            self._options.elsewhere(heavy[0] if len(heavy) == 1 else partial(_do_all, heavy))
+
+    def _open(self, worker: WorkerProcess, trip: Trip, frame: Frame) -> list[Answer] | None:
+        """Return what a worker has answered; None if that is still to come."""
+        try:
+            if frame.payload is None:
+                raise MemoryError("no memory for the result of a worker")
+            address, _ = frame.header
+            if address is not None:
+                self._uses_memory()
+                if address != worker.address:
+                    worker.receiver.connect(address)
+                    worker.address = address
+            return open_answers(frame, worker.receiver)
+        except Unopened:
+            with suppress(OSError):  # it has ended, and its result with it
+                worker.send(Kind.INLINE)
+            return None
+        except MemoryError as error:
+            _fail(trip, error)
+            trip.items.clear()
+            worker.tasks = worker.tasks if worker.progress is None else worker.progress.read()
+            return []
+
+    def _is_free(self, worker: WorkerProcess) -> None:
+        """`worker` has nothing to do; it leaves, if it has made its number of calls."""
+        if self._options.max_tasks is not None and worker.tasks >= self._options.max_tasks:
+            self._staff.leaves(worker)
+            worker.dismiss()
+            return
+        worker.phase = Phase.IDLE
+        self.roster.lend(worker)
+        if not self.backlog:
+            self._staff.is_idle()
+
+    # -- coming and going ---------------------------------------------------------------------------------------------
+
+    def _hire(self) -> None:
+        """Have workers started for what is queued, as far as none are about to come."""
+        coming = self._hiring + sum(worker.phase is Phase.STARTING for worker in self.roster.workers)
+        for _ in range(min(len(self.backlog), self._staff.limit) - coming):
+            self._hiring += 1
+            self._options.elsewhere(self._hire_elsewhere)
+
+    def _hire_elsewhere(self) -> None:
+        error = None
+        try:
+            self._staff.hire()
+        except BaseException as reason:
+            error = reason
+        self.tell(self._hired, error)
+
+    def _hired(self, error: BaseException | None) -> None:
+        self._hiring -= 1
+        if error is not None:
+            self._could_not_start(repr(error), MOST_FAILED_STARTS)
+
+    def _could_not_start(self, why: str, tries: int) -> None:
+        """Break, or let it be tried again, a few times."""
+        self._failed_starts += 1
+        if self.reason is None and self._failed_starts >= tries:
+            self._break(f"a worker of {self._options.name} could not be started: {why}")
+
+    def _dismiss(self) -> None:
+        """Let those go that have nothing to do: nothing will come."""
+        for worker in tuple(self.roster.workers):
+            idle = worker.phase in (Phase.STARTING, Phase.IDLE)
+            if idle and self.roster.is_ours(worker) and worker.trip is None:
+                worker.dismiss()
+
+    def _ended(self, worker: WorkerProcess) -> None:
+        """A worker has ended: hear its last words, let it go, see what is to become of its trip."""
+        phase, worker.phase = worker.phase, Phase.LEAVING  # whatever it says now, it gets nothing more
+        if self.roster.is_heard(worker):
+            self._read(worker)
+        trip, how = worker.trip, self._let_go_of(worker)
+        if trip is not None:
+            worker.trip = trip.worker = None
+            trip.forget_blocks(self._packer)
+        if self.reason is not None or phase is Phase.LEAVING:
+            self._refuse(trip)
+        elif phase is Phase.STARTING or phase is Phase.STOPPING:
+            if trip is not None:
+                self.backlog.push_front([trip.split_off(trip.items)])
+            if phase is Phase.STARTING:
+                tries = MOST_KILLED_STARTS if how in {"SIGKILL", "SIGTERM"} else MOST_FAILED_STARTS
+                why = worker.failure or f"it ended abruptly ({how})"
+                self._could_not_start(why, tries if self._options.heal else 1)
+        else:
+            self._lost(worker, trip, how)
+
+    def _let_go_of(self, worker: WorkerProcess) -> str:
+        self.roster.forget(worker)
+        self._staff.leaves(worker)
+        how = worker.bury()
+        if self._packer.sender is not None:
+            self._packer.sender.drop_all_of(worker)
+        return how
+
+    def _lost(self, worker: WorkerProcess, trip: Trip | None, how: str) -> None:
+        """A worker has ended that nobody has ended here: the call that it was making fails, the others go on."""
+        guilty, others = worker.divide(trip)
+        what = f" while it ran {', '.join(item.job.name for item in guilty)}" if guilty else ""
+        text = f"worker process {worker.pid} of {self._options.name} ended abruptly ({how}){what}"
+        if self._options.heal:
+            for item in guilty:
+                item.job.fail(WorkerDiedError(text), None)
+            self.backlog.push_front(others)
+        else:
+            self._break(f"{text}; the process pool is not usable any more")
+            self._refuse(trip)
+
+    # -- breaking -----------------------------------------------------------------------------------------------------
+
+    def _break(self, reason: str, number: int = signal.SIGTERM) -> None:
+        """Fail everything, and end all workers."""
+        self.reason = reason
+        trips = [worker.trip for worker in self.roster.workers]
+        for worker in self.roster.workers:
+            self.roster.end(worker, number)
+        for trip in (*trips, *self.backlog.clear()):
+            self._refuse(trip)
+
+    def give_up(self, reason: str) -> None:
+        """Fail everything, and kill: this thread goes."""
+        self._break(f"the watching thread of {self._options.name} has failed: {reason}", signal.SIGKILL)
+        for worker in tuple(self.roster.workers):
+            self._let_go_of(worker)
+
+    def _refuse(self, trip: Trip | None) -> None:
+        for item in () if trip is None else trip.items:
+            item.job.fail(BrokenProcessPool(self.reason), None)
+
+
+def _do_all(acts: Sequence[Callable[[], object]]) -> None:
+    for act in acts:
+        act()
+
+
+def _fail(trip: Trip, error: BaseException) -> None:
+    for item in trip.items:
+        item.job.fail(error, None)

@@ -1,0 +1,243 @@
+"""What runs in a worker process: read a trip, make its calls, send back how they ended.
+
+The main thread does this, one trip at a time. A second thread waits for the parent's end and takes the process with it.
+Ctrl-C, which a terminal sends to all processes, interrupts a call and nothing else: what to do about it is the
+parent's decision.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from futurechain.executors.processes.messages import (
+    Kind,
+    Layout,
+    Opened,
+    Packer,
+    Parcel,
+    Status,
+    Times,
+    describe_error,
+    open_parcel,
+)
+from futurechain.executors.processes.shared_memory import IDLE_SECONDS, Progress, Receiver, Unopened
+from futurechain.executors.processes.wire import Frame, Piece, Reader, Writer, frame
+
+__all__ = ["Start", "main"]
+
+logger = logging.getLogger("concurrent.futures")
+
+
+class Start(NamedTuple):
+    """What a worker is started with."""
+
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+    share: int | None
+
+
+def main(connection: Any, start: Start) -> None:
+    """Run a worker: the target of its process.
+
+    Args:
+        connection: its end of the pipe.
+        start: how to begin.
+    """
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    worker = _Worker(connection.fileno(), start.share)
+    if worker.get_ready(start):
+        worker.serve()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:  # it is run by hand
+        return
+    watched: Any = parent.sentinel  # a pipe, which any other child that the parent has forked holds open, too
+    try:
+        watched = os.pidfd_open(parent.pid)  # type: ignore[arg-type]
+    except ProcessLookupError:
+        os._exit(1)
+    except (AttributeError, OSError):
+        pass
+    wait([watched])
+    os._exit(1)
+
+
+class _Outcome(NamedTuple):
+    """How one call has ended, packed."""
+
+    status: Status
+    times: Times
+    parcel: Parcel
+    texts: tuple[str, str] | None
+    """For an error: what it is, and its traceback."""
+
+
+class _Worker:
+    def __init__(self, fd: int, share: int | None) -> None:
+        self._fd = fd
+        self._pid = os.getpid()
+        self._reader = Reader(fd)
+        self._writer = Writer(fd)
+        self._packer = Packer(share)
+        self._receiver = Receiver()
+        self._address: tuple[int, int] | None = None
+        self._last: list[_Outcome] = []
+        """What was sent last: the parent may not be able to open its blocks."""
+        self._interruptible = False
+        self._progress: Progress | None = None
+        """How many calls were begun: it tells the parent which one has killed this process, if one does."""
+
+    def get_ready(self, start: Start) -> bool:
+        """Call the initializer; tell the parent how that went."""
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            if start.initializer is not None:
+                start.initializer(*start.initargs)
+        except BaseException as error:
+            logger.critical("Exception in initializer:", exc_info=True)
+            self._send(Kind.NOT_READY, describe_error(error)[0])
+            return False
+        made = Progress.make()
+        if made is not None:
+            self._progress, address = made
+        self._send(Kind.READY, None if made is None else address)
+        return True
+
+    def _interrupt(self, *_: object) -> None:
+        if self._interruptible:
+            raise KeyboardInterrupt
+
+    def serve(self) -> None:
+        """Do what the parent wants, until that is nothing more."""
+        while (received := self._next()) is not None:
+            if received.kind == Kind.TRIP:
+                self._make(received)
+            elif received.kind == Kind.INLINE:
+                self._packer.stop_sharing()
+                self._answer([one._replace(parcel=one.parcel.inlined()) for one in self._last])
+            else:
+                return
+            del received
+
+    def _next(self) -> Frame | None:
+        """Wait for a message; None if the parent has closed the pipe. Gives memory back while there is nothing."""
+        frames = self._reader.frames
+        while not frames:
+            try:
+                if self._has_memory() and not wait([self._fd], IDLE_SECONDS):
+                    self._last.clear()
+                    self._give_back()
+                    continue
+                self._reader.read()
+            except (EOFError, OSError):
+                return None
+        return frames.popleft()
+
+    def _has_memory(self) -> bool:
+        return self._packer.sender is not None or self._address is not None
+
+    def _give_back(self) -> None:
+        self._receiver.give_back()
+        if self._packer.sender is not None:
+            self._packer.sender.give_back()
+
+    def _make(self, received: Frame) -> None:
+        """Make the calls of a trip, as far as its time goes."""
+        at = perf_counter()
+        cut, address, layouts = received.header
+        payload, outcomes = received.payload, list[_Outcome]()
+        assert payload is not None
+        try:
+            self._connect(address)
+            for layout in layouts:
+                opened, payload = self._open(layout, payload)
+                outcomes.append(self._call(opened, at))
+                if cut is not None and outcomes[-1].times.ended - at >= cut:
+                    break
+        except Unopened:
+            if not outcomes:
+                self._send(Kind.INLINE)
+                return
+        self._answer(outcomes)
+
+    def _connect(self, address: tuple[int, int] | None) -> None:
+        if address != self._address and address is not None:
+            self._receiver.connect(address)
+            self._address = address
+
+    def _open(self, layout: Layout, payload: memoryview) -> tuple[list[Opened], memoryview]:
+        opened, rest = open_parcel(layout, payload, self._receiver)
+        return [opened], rest
+
+    def _call(self, opened: list[Opened], at: float) -> _Outcome:
+        """Make one call; `opened` is emptied, so that nothing but the call holds its arguments."""
+        if self._progress is not None:
+            self._progress.step()
+        began = perf_counter()
+        status, value, error = Status.CALL_UNREADABLE, None, None
+        try:
+            self._interruptible = True
+            fn, args, kwargs = opened.pop().load()
+            status, began = Status.RAISED, perf_counter()
+            value = fn(*args, **kwargs)
+            self._interruptible = False
+        except BaseException as raised:
+            self._interruptible = False
+            error = raised
+        if os.getpid() != self._pid:
+            _leave_forked()
+        times = Times(at, began, perf_counter())
+        fn = args = kwargs = None
+        try:
+            return self._failure(status, times, error) if error is not None else self._value(times, value)
+        finally:
+            error = None  # no cycle: it holds this frame
+
+    def _value(self, times: Times, value: object) -> _Outcome:
+        try:
+            return _Outcome(Status.VALUE, times, self._packer.pack(value), None)
+        except BaseException as error:
+            own = isinstance(error, MemoryError) or not isinstance(error, Exception)
+            return self._failure(Status.RAISED if own else Status.RESULT_UNSENDABLE, times, error)
+
+    def _failure(self, status: Status, times: Times, error: BaseException) -> _Outcome:
+        texts = describe_error(error)
+        try:
+            return _Outcome(status, times, self._packer.pack(error), texts)
+        except BaseException:
+            if status is Status.RAISED:
+                status = Status.ERROR_UNSENDABLE
+            return _Outcome(status, times, self._packer.pack(None), texts)
+
+    def _answer(self, outcomes: list[_Outcome]) -> None:
+        self._last = [one for one in outcomes if one.parcel.blocks]
+        if self._last:
+            self._last = outcomes
+        header = [(int(one.status), tuple(one.times), one.parcel.layout, one.texts) for one in outcomes]
+        pieces: list[Piece] = [piece for one in outcomes for piece in one.parcel.pieces]
+        self._send(Kind.ANSWER, (self._packer.address, header), pieces)
+
+    def _send(self, kind: Kind, header: Any = (), payload: list[Piece] | None = None) -> None:
+        self._writer.send(frame(kind, header, payload or ()))
+
+
+def _leave_forked() -> None:
+    """End a child that a task has forked and let return: the answer is the worker's to give."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: S110  # closed, or None
+            pass
+    os._exit(0)

@@ -1,0 +1,415 @@
+"""The items of one stream, between "read" and "handed to the consumer".
+
+Theory of operation
+-------------------
+An item is moved by whoever has brought it further, a worker, a callback thread or the consumer, in `proceed`: past the
+steps that have nothing to do for its outcome, into the station of the next one. It is LIVE until it is DONE, with
+its last outcome, or DROPPED, because nobody can want it any more. Whoever changes this state does so under the
+lock, and is the only one to count the item.
+
+The mutable state is all below; ``lock`` guards it, that of the stations, and the state of the items. Under the lock is
+decided; submitting, cancelling, waking and user code come after it. ``running`` holds everything that can still touch
+an item, with the items: futures that can be cancelled, and jobs of callback threads. A flow is idle when it
+is empty, and each entry leaves it as the last thing that it does.
+
+Ctrl-C may come between any two instructions. No loop stands directly inside of a ``with`` for a lock, but in a function
+that is called there: CPython 3.13 lets a KeyboardInterrupt at the jump back of some loops past the ``with``, and the
+lock would stay taken.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextvars import copy_context
+from itertools import repeat
+from time import perf_counter
+from typing import Any
+
+from futurechain.executors.inline import INLINE
+from futurechain.failure import Failure
+from futurechain.future import Future
+from futurechain.pipeline import places
+from futurechain.pipeline.attempts import Attempts, outcome_of
+from futurechain.pipeline.runners import Runners
+from futurechain.pipeline.stations import LocalStation
+from futurechain.pipeline.statistics import Counters, StepStatistics
+from futurechain.pipeline.steps import Step, fused
+from futurechain.pipeline.trip_stations import TripStation
+
+__all__ = ["Flow", "Item"]
+
+LIVE, DONE, DROPPED = "live", "done", "dropped"
+PENDING = object()
+FEWEST = 16
+"""Items in the default window at least."""
+
+
+class Item:
+    """One item on its way."""
+
+    __slots__ = ("attempts", "outcome", "since", "state", "step")
+
+    def __init__(self, outcome: Any, since: float) -> None:
+        self.outcome = outcome
+        """What the step before it ended with; while a step runs, what that was given."""
+        self.step = 0
+        """The number of the step that it waits for, or is in."""
+        self.since = since
+        """When it came there."""
+        self.state = LIVE
+        self.attempts: Attempts | None = None
+        """If it is in a step that may be tried again, and has been in there before."""
+
+
+class Flow:
+    """The items of one stream, and the stations that they go through."""
+
+    def __init__(
+        self, steps: tuple[Step, ...], *, window: int | None, ordered: bool, return_exceptions: bool
+    ) -> None:
+        self.steps = steps
+        self.window = window
+        self.return_exceptions = return_exceptions
+        self.context = copy_context()
+        self.lock = threading.Lock()
+        self.counters = [Counters(step.name) for step in steps]
+        self.local = [LocalStation(self, number) for number in range(len(steps))]
+        self.trips = self._trip_stations()
+        self.runners = {step.executor: Runners(self, step.executor) for step in steps if step.shared}
+        self._has_fixed = any(station is not None and station.size.fixed is not None for station in self.trips)
+        self.ordered = ordered
+        self.order: deque[Item] = deque()
+        """In a stream with order: the items from the first that is not handed out on."""
+        self.ready: deque[Item] = deque()
+        """In a stream without: those that are done."""
+        self.unfinished: set[Item] = set()
+        """In a stream without: those that are not."""
+        self.live = 0
+        self.finished = self.failed = 0
+        self.closed = False
+        """Whether nothing may come in any more."""
+        self.exhausted = False
+        """Whether nothing will come in any more."""
+        self.running: dict[Any, Iterable[Item]] = {}
+        self._consumer: Future[None] | None = None
+        """What the consumer waits for, if it does."""
+        self._idle: Future[None] | None = None
+
+    def _trip_stations(self) -> list[TripStation | None]:
+        """Return for each step the station where values wait for a trip through it."""
+        found: list[TripStation | None] = [None] * len(self.steps)
+        for number, step in enumerate(self.steps):
+            if step.kind == "then" and step.on_result is not None and not step.shared and found[number] is None:
+                span = fused(self.steps, number)
+                station = TripStation(self, span)
+                for one in span:
+                    found[one] = station
+        return found
+
+    # -- the consumer's side ------------------------------------------------------------------------------------------
+
+    def limit(self) -> int:
+        """Return how many items may be inside."""
+        if self.window is not None:
+            return self.window
+        distinct = {step.executor: 4 * places.workers_of(step.executor) for step in self.steps if step.shared}
+        asked = sum(step.concurrency or 0 for step in self.steps)
+        trips = sum(4 * station.workers * station.size.size for station in {*self.trips} if station is not None)
+        return max(FEWEST, sum(distinct.values()) + trips, 2 * asked)
+
+    def push(self, value: Any) -> None:
+        """Let an item in."""
+        item = Item(value, perf_counter())
+        station = self.trips[0]
+        with self.lock:
+            if self.closed:
+                return
+            self.live += 1
+            if self.ordered:
+                self.order.append(item)
+            else:
+                self.unfinished.add(item)
+            if station is not None:
+                station.queue.append(item)
+                if station.inside >= station.most or not station.can_send():
+                    return
+        if station is None:
+            self.proceed(item)
+        else:
+            station.fill()
+
+    def is_ready(self) -> bool:
+        """Tell whether something can be handed out; it stays so if it is."""
+        if not self.ordered:
+            return bool(self.ready)
+        try:
+            return self.order[0].state is DONE
+        except IndexError:
+            return False
+
+    def end_of_input(self) -> None:
+        """Note that no item will follow."""
+        with self.lock:
+            self.exhausted = True
+        self.flush()
+
+    def flush(self) -> None:
+        """Let the trips go that have waited for more items: none may come."""
+        for station in {*self.trips}:
+            if station is not None:
+                station.fill()
+
+    def take(self, most: int) -> list[Any]:
+        """Return outcomes that are ready, in their order; a failure that ends the stream comes alone."""
+        with self.lock:
+            return self._take(self.order if self.ordered else self.ready, most)
+
+    def _take(self, source: deque[Item], most: int) -> list[Any]:
+        taken: list[Any] = []
+        while source and source[0].state is DONE and len(taken) < most:
+            outcome = source[0].outcome
+            if type(outcome) is Failure and not self.return_exceptions:
+                if taken:
+                    break
+                most = 1
+            taken.append(outcome)
+            source.popleft()
+        return taken
+
+    def waiter(self) -> Future[None] | None:
+        """Return what is settled when something is ready; None if that is so already."""
+        with self.lock:
+            if self.is_ready():
+                return None
+            consumer = self._consumer = Future()
+        self.flush()
+        return consumer
+
+    def is_wanted(self, item: Item) -> bool:
+        """Tell whether somebody may still want `item`."""
+        return item.state is LIVE
+
+    def is_waited_for(self) -> bool:
+        """Tell whether the consumer waits. Under the lock."""
+        return self._consumer is not None
+
+    def is_any_before(self, number: int) -> bool:
+        """Tell whether an item has not come to the step `number` yet. Under the lock."""
+        items = reversed(self.order) if self.ordered else self.unfinished
+        return any(item.step < number and item.state is LIVE for item in items)
+
+    def work_here(self) -> cf.Future[Any] | None:
+        """Return a future that a waiting worker can help with, if there is one."""
+        with self.lock:
+            return next((key for key in self.running if isinstance(key, cf.Future) and not key.done()), None)
+
+    # -- moving items -------------------------------------------------------------------------------------------------
+
+    def proceed(self, item: Item, at: cf.Executor = INLINE) -> None:
+        """Bring `item` further, in a thread that works for `at`, until it has to wait, or is done."""
+        steps, count = self.steps, len(self.steps)
+        while True:
+            outcome, number = item.outcome, item.step
+            while number < count and not steps[number].handles(outcome):
+                number += 1
+            item.step = number
+            if number == count:
+                self.finish((item,))
+                return
+            step = steps[number]
+            item.since = perf_counter()
+            trips = self.trips[number]
+            if trips is not None and step.travels(outcome):
+                trips.put(item)
+                return
+            station = self.local[number]
+            if station.most is not None and not station.enter(item):
+                return
+            if not station.belongs_to(at):
+                station.start(item)
+                return
+            if not station.run(item):
+                return
+
+    def conclude(self, item: Item, outcome: Any) -> bool:
+        """Take `outcome` for that of the step that `item` is in, or for one run of it; True if the item can go on."""
+        step = self.steps[item.step]
+        if step.retry is None:
+            return self.settle(item, outcome)
+        attempts = item.attempts
+        if attempts is None:
+            attempts = Attempts(step.retry, lambda: self._try_again(item), lambda last: self._tried(item, last))
+            item.attempts = attempts
+        attempts.offer(outcome)
+        future = attempts.future
+        assert future is not None  # the policy was asked
+        if not future.done():
+            self.enter(future, (item,))
+            if future.done():
+                self.leave(future)
+        return False
+
+    def _try_again(self, item: Item) -> None:
+        self.post(self.proceed, item)
+
+    def _tried(self, item: Item, last: cf.Future[Any]) -> None:
+        try:
+            if self.settle(item, outcome_of(last)):
+                self.proceed(item)
+        finally:
+            self.leave(last)
+
+    def settle(self, item: Item, outcome: Any) -> bool:
+        """Make `outcome` that of the step that `item` is in; True if the item can go on."""
+        step, counters = self.steps[item.step], self.counters[item.step]
+        if type(outcome) is Failure:
+            places.noted(outcome, step.name, item.step + 1, len(self.steps), step.executor)
+        with self.lock:
+            if item.state is not LIVE:
+                return False
+            item.outcome = step.finish(item.outcome, outcome)
+            item.step += 1
+            item.attempts = None
+            if type(outcome) is Failure:
+                counters.failed += 1
+            else:
+                counters.succeeded += 1
+            return True
+
+    def finish(self, items: Sequence[Item], values: Sequence[Any] | None = None) -> None:
+        """Note that `items` are through all steps, with `values` if these are not theirs already."""
+        with self.lock:
+            futures = self._finish(items, values)
+            consumer = self._consumer if self._consumer is not None and self.is_ready() else None
+            if consumer is not None:
+                self._consumer = None
+        _cancel(futures)
+        if consumer is not None:
+            _wake(consumer)
+        elif self._has_fixed:
+            self.flush()
+
+    def _finish(self, items: Sequence[Item], values: Sequence[Any] | None) -> list[Any]:
+        """Do so under the lock; return the futures to cancel."""
+        futures: list[Any] = []
+        before = self.live
+        for item, value in zip(items, values or repeat(PENDING)):  # noqa: B905  # one of the two has no end
+            if item.state is not LIVE:
+                continue
+            if value is not PENDING:
+                item.outcome = value
+            item.state = DONE
+            self.live -= 1
+            if not self.ordered:
+                self.unfinished.discard(item)
+                self.ready.append(item)
+            if type(item.outcome) is Failure:
+                self.failed += 1
+                if not self.return_exceptions:
+                    self.finished += before - self.live
+                    futures += self._cut_behind(item)
+                    before = self.live
+        self.finished += before - self.live
+        return futures
+
+    # -- ending -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Drop everything, cancel what can be cancelled; does not wait."""
+        with self.lock:
+            self.closed = self.exhausted = True
+            futures = self._drop(tuple(self.order) if self.ordered else tuple(self.unfinished))
+            self.order.clear()
+            self.ready.clear()
+            consumer, self._consumer = self._consumer, None
+        _cancel(futures)
+        if consumer is not None:
+            _wake(consumer)
+
+    def idle(self) -> Future[None] | None:
+        """Return what is settled when nothing runs any more; None if that is so already."""
+        with self.lock:
+            if not self.running:
+                self._rest()
+                return None
+            if self._idle is None:
+                self._idle = Future()
+            return self._idle
+
+    def _rest(self) -> None:
+        for counters in self.counters:
+            counters.in_flight = 0  # it is, unless Ctrl-C came while the consumer's thread was counting
+
+    def _cut_behind(self, failed: Item) -> list[Any]:
+        """Drop what nobody can want after `failed`; return the futures to cancel. Under the lock."""
+        self.closed = self.exhausted = True
+        if not self.ordered:
+            return self._drop(tuple(self.unfinished))
+        behind = []
+        while self.order[-1] is not failed:
+            behind.append(self.order.pop())
+        return self._drop(behind)
+
+    def _drop(self, items: Sequence[Item]) -> list[Any]:
+        for item in items:
+            if item.state is LIVE:
+                item.state = DROPPED
+                self.live -= 1
+                self.unfinished.discard(item)
+                self.counters[min(item.step, len(self.steps) - 1)].cancelled += 1
+        for station in (*self.local, *{*self.trips}):
+            if station is not None:
+                station.prune()
+        return [key for key, inside in self.running.items() if all(item.state is DROPPED for item in inside)]
+
+    # -- what runs ----------------------------------------------------------------------------------------------------
+
+    def enter(self, key: Any, items: Iterable[Item]) -> None:
+        """Note that `key` may still touch `items`; cancel it if nobody wants them."""
+        with self.lock:
+            self.running[key] = items
+            wanted = any(item.state is LIVE for item in items)
+        if not wanted:
+            _cancel([key])
+
+    def leave(self, key: Any) -> None:
+        """Note that `key` touches its items no more."""
+        with self.lock:
+            self.running.pop(key, None)
+            idle = self._idle if not self.running else None
+            if idle is not None:
+                self._idle = None
+        if idle is not None:
+            _wake(idle)
+
+    def post(self, job: Any, item: Item, *args: Any) -> None:
+        """Run ``job(item, *args)`` on a callback thread."""
+        key = object()
+        self.enter(key, (item,))
+        places.later(self._do, key, job, item, *args)
+
+    def _do(self, key: Any, job: Any, item: Item, *args: Any) -> None:
+        try:
+            job(item, *args)
+        finally:
+            self.leave(key)
+
+    def statistics(self) -> tuple[StepStatistics, ...]:
+        """Return the figures of each step."""
+        with self.lock:
+            return tuple(counters.frozen() for counters in self.counters)
+
+
+def _cancel(futures: Iterable[Any]) -> None:
+    for future in futures:
+        if isinstance(future, cf.Future):
+            future.cancel()
+
+
+def _wake(waiter: Future[None]) -> None:
+    """Let the thread that waits go on; it may have given up."""
+    if waiter.set_running_or_notify_cancel():
+        waiter.set_result(None)

@@ -1,0 +1,116 @@
+"""Tasks on a pool that shares our memory, each of which runs the steps of one item after the other.
+
+A task for each item would cost more than the steps do. So a flow has at most one runner for each worker of the pool.
+A runner ends when nothing is queued, and goes to the end of the pool's queue after its turn, so that others get
+theirs. An item holds a worker just as long as it would without.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from futurechain.failure import Failure
+from futurechain.pipeline import places
+
+if TYPE_CHECKING:
+    from futurechain.pipeline.flow import Flow, Item
+
+__all__ = ["Runners"]
+
+TURN = 0.010
+"""Seconds after which a runner lets others come first."""
+
+
+class Runners:
+    """The runners of a flow on one pool, and the items that wait for them; iterates over these."""
+
+    def __init__(self, flow: Flow, executor: cf.Executor) -> None:
+        self.flow = flow
+        self.executor = executor
+        self.most = places.workers_of(executor)
+        self.active = 0
+        """How many are queued or running."""
+        names = [step.name for step in flow.steps if step.executor is executor]
+        self._turn = _Turn(self, "+".join(names))
+        self.begun: deque[Item] = deque()
+        self.fresh: deque[Item] = deque()
+
+    def __iter__(self) -> Iterator[Item]:
+        return chain(self.begun, self.fresh)
+
+    def put(self, item: Item) -> None:
+        """Have `item` run in its step; begun work goes first."""
+        with self.flow.lock:
+            (self.begun if item.step else self.fresh).append(item)
+            if self.active >= self.most:
+                return
+            self.active += 1
+        self._hire()
+
+    def _hire(self) -> None:
+        try:
+            task = self.flow.context.copy().run(places.submit, self.executor, self._turn)
+        except BaseException as error:
+            self._refused(Failure(error))
+            if not isinstance(error, Exception):
+                raise
+            return
+        self.flow.enter(task, self)
+        task.add_done_callback(self._left)
+
+    def work(self) -> None:
+        """Run items until there are none, or the turn is over; the body of a task."""
+        flow, until = self.flow, perf_counter() + TURN
+        while (item := self._next()) is not None:
+            flow.context.copy().run(flow.local[item.step].resume, item)
+            del item
+            if perf_counter() > until:
+                self._hire()
+                return
+
+    def _next(self) -> Item | None:
+        with self.flow.lock:
+            if self.begun:
+                return self.begun.popleft()
+            if self.fresh:
+                return self.fresh.popleft()
+            self.active -= 1
+            return None
+
+    def _left(self, task: cf.Future[Any]) -> None:
+        """Replace a runner that never ran: it was cancelled, or the pool has ended or broken."""
+        if task.cancelled() or task.exception() is not None:
+            with self.flow.lock:
+                wanted = any(self.flow.is_wanted(item) for item in self)
+            if wanted:
+                self._hire()
+            else:
+                self._work_off()
+        self.flow.leave(task)
+
+    def _work_off(self) -> None:
+        while (item := self._next()) is not None:
+            self.flow.local[item.step].resume(item)
+
+    def _refused(self, failure: Failure) -> None:
+        """Let what waits fail; on callback threads, since this may be the consumer's."""
+        while (item := self._next()) is not None:
+            self.flow.post(self.flow.local[item.step].refuse, item, failure)
+
+
+class _Turn:
+    """The work of a runner, with a name that a trace can show."""
+
+    __slots__ = ("__qualname__", "_runners")
+
+    def __init__(self, runners: Runners, name: str) -> None:
+        self._runners = runners
+        self.__qualname__ = name
+
+    def __call__(self) -> None:
+        self._runners.work()

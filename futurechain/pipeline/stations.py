@@ -1,0 +1,207 @@
+"""Where items wait for a step that runs in our memory, and are run, one by one.
+
+A station belongs to one flow, whose lock guards what changes here. What is decided under it is done after it.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import inspect
+from collections import deque
+from functools import partial
+from threading import current_thread, main_thread
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from futurechain.executors.inline import INLINE
+from futurechain.executors.wrapped_future import wrap_future
+from futurechain.failure import Failure
+from futurechain.flow.coroutines import ensure_future
+from futurechain.pipeline import places
+from futurechain.pipeline.attempts import Timeout, outcome_of
+from futurechain.pipeline.trips import protected
+
+if TYPE_CHECKING:
+    from futurechain.pipeline.flow import Flow, Item
+
+__all__ = ["LocalStation"]
+
+LIVE = "live"
+PLAIN_VALUES = frozenset((bool, bytes, dict, float, int, list, str, tuple, type(None)))
+"""Classes of values that nobody waits for."""
+
+
+class LocalStation:
+    """Where items wait for a step that runs in our memory, and are run, one by one.
+
+    That is a step on such an executor, and everything that handles errors or cleans up for a step elsewhere, which runs
+    on a callback thread. A slot is taken when an item may run, and given back when the run has really
+    ended: after a timeout the thread is still at it.
+    """
+
+    def __init__(self, flow: Flow, number: int) -> None:
+        self.flow = flow
+        self.step = flow.steps[number]
+        self.counters = flow.counters[number]
+        self.most = self.step.concurrency
+        self.limited = places.is_limited(self.step.executor)
+        self.plain = self.step.kind == "then" and self.step.timeout is None and self.step.retry is None
+        """Whether a run is one call and no more."""
+        self.taken = 0
+        self.waiting: deque[Item] = deque()
+
+    def belongs_to(self, executor: cf.Executor) -> bool:
+        """Tell whether the step runs in a thread that works for `executor`."""
+        own = self.step.executor
+        return own is INLINE or (own is executor and self.step.shared and not self.limited)
+
+    def enter(self, item: Item) -> bool:
+        """Take a slot for `item`; False if it has to wait, or is not wanted any more."""
+        if self.most is None:
+            return True
+        with self.flow.lock:
+            if item.state is not LIVE:
+                return False
+            if self.taken >= self.most:
+                self.waiting.append(item)
+                return False
+            self.taken += 1
+            return True
+
+    def start(self, item: Item) -> None:
+        """Have `item`, which has a slot, run on its executor."""
+        step, flow = self.step, self.flow
+        if step.executor is INLINE or not step.shared:
+            flow.post(self.resume, item)
+        elif self.limited:
+            self._submit(item)
+        else:
+            flow.runners[step.executor].put(item)
+
+    def _submit(self, item: Item) -> None:
+        """Submit one item alone, where each one counts."""
+        flow = self.flow
+        try:
+            task = flow.context.copy().run(places.submit, self.step.executor, self.resume, item)
+        except Exception as error:
+            flow.post(self.refuse, item, Failure(error))
+            return
+        flow.enter(task, (item,))
+        task.add_done_callback(self._left)
+
+    def resume(self, item: Item) -> None:
+        """Run the step for `item`, and those after it as far as this thread may."""
+        if self.run(item):
+            self.flow.proceed(item, at=self.step.executor)
+
+    def _left(self, task: cf.Future[Any]) -> None:
+        """Let the item of a task fail that was never run: its executor was shut down, or has broken."""
+        if task.cancelled() or task.exception() is not None:
+            for item in self.flow.running.get(task, ()):
+                self.refuse(item, outcome_of(task))
+        self.flow.leave(task)
+
+    def refuse(self, item: Item, failure: Failure) -> None:
+        """Let `item`, which has a slot, fail without having run."""
+        self._release()
+        if self.flow.settle(item, failure):
+            self.flow.proceed(item)
+
+    def run(self, item: Item) -> bool:
+        """Run the step for `item`, which has a slot, in this thread; True if the item can go on."""
+        began, counters = perf_counter(), self.counters
+        with self.flow.lock:
+            wanted = item.state is LIVE
+            if wanted:
+                counters.started += item.attempts is None
+                counters.in_flight += 1
+                counters.seconds_queued += began - item.since
+        if not wanted:
+            self._release()
+            return False
+        timeout = None if self.step.timeout is None else Timeout(self.step.timeout, partial(self._expired, item))
+        outcome = self._call(item)
+        if isinstance(outcome, cf.Future):
+            self._wait_for(outcome, item, began, timeout)
+            return False
+        if self.plain and self.most is None and type(outcome) is not Failure:
+            return self._end_plainly(item, outcome, began)
+        return self._end(item, outcome, began, timeout)
+
+    def _end_plainly(self, item: Item, value: Any, began: float) -> bool:
+        """Do what `_end` does, where there is less to ask."""
+        counters = self.counters
+        seconds = perf_counter() - began
+        with self.flow.lock:
+            counters.in_flight -= 1
+            counters.seconds_run += seconds
+            if item.state is not LIVE:
+                return False
+            counters.succeeded += 1
+            item.outcome = value
+            item.step += 1
+            return True
+
+    def _call(self, item: Item) -> Any:
+        try:
+            value = self.step.call(item.outcome)
+            if type(value) in PLAIN_VALUES:
+                return value
+            if inspect.iscoroutine(value):
+                return ensure_future(value, on=self.step.executor if self.step.shared else INLINE)
+            # a stage of our own: the same future may be returned for several items, and cancelled for one
+            return wrap_future(value).then(None, on=INLINE) if isinstance(value, cf.Future) else value
+        except KeyboardInterrupt as error:
+            if current_thread() is main_thread():  # it is the user's, for the program: the stream ends
+                self._end(item, Failure(error), perf_counter(), None)
+                raise
+            return Failure(error)
+        except BaseException as error:
+            return protected(error)
+
+    def _wait_for(self, inner: cf.Future[Any], item: Item, began: float, timeout: Timeout | None) -> None:
+        """Go on when the future that the step has returned is done; no thread waits for it."""
+        self.flow.enter(inner, (item,))
+        if timeout is not None:
+            timeout.watch(inner)
+        inner.add_done_callback(partial(self._arrived, item, began, timeout))
+
+    def _arrived(self, item: Item, began: float, timeout: Timeout | None, inner: cf.Future[Any]) -> None:
+        try:
+            if self._end(item, outcome_of(inner), began, timeout):
+                self.flow.proceed(item)
+        finally:
+            self.flow.leave(inner)
+
+    def _end(self, item: Item, outcome: Any, began: float, timeout: Timeout | None) -> bool:
+        self._release(perf_counter() - began)
+        if timeout is not None and not timeout.ends_with_run():
+            return False
+        return self.flow.conclude(item, outcome)
+
+    def _expired(self, item: Item, failure: Failure) -> None:
+        """Let the item go on without its run; on the timer thread, which is everybody's."""
+        self.flow.post(self._give_up, item, failure)
+
+    def _give_up(self, item: Item, failure: Failure) -> None:
+        if self.flow.conclude(item, failure):
+            self.flow.proceed(item)
+
+    def _release(self, seconds: float | None = None) -> None:
+        """Give a slot back, or to the next item; `seconds` is how long the run has taken, if it has begun."""
+        following = None
+        with self.flow.lock:
+            if seconds is not None:
+                self.counters.in_flight -= 1
+                self.counters.seconds_run += seconds
+            if self.waiting:
+                following = self.waiting.popleft()
+            elif self.most is not None:
+                self.taken -= 1
+        if following is not None:
+            self.start(following)
+
+    def prune(self) -> None:
+        """Forget the items that were dropped. Under the lock."""
+        if self.waiting:
+            self.waiting = deque(item for item in self.waiting if item.state is LIVE)

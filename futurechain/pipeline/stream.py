@@ -1,0 +1,323 @@
+"""What the consumer of a pipeline holds: an iterator that reads its input, and hands out results."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import weakref
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Generic, NoReturn, Self, TypeVar, cast
+
+from futurechain.failure import Failure
+from futurechain.pipeline import places
+from futurechain.pipeline.flow import Flow
+from futurechain.pipeline.progress import Progress
+from futurechain.pipeline.statistics import StepStatistics
+
+__all__ = ["Stream"]
+
+B = TypeVar("B")
+OUT, WAIT, END = 0, -1, -2
+"""What `Stream._next_job` says besides how many items to read."""
+REFRESH = 0.2
+"""Seconds after which a progress bar is looked after while the consumer waits."""
+
+
+class Stream(Generic[B]):
+    """The results of a pipeline's steps for a series of items; made by ``Pipeline.map``.
+
+    An iterator, an async iterator and a context manager. Nothing is started before the first ``next``. The input is
+    read in the consumer's thread only, inside of ``next`` (an async input in its task): when that has to wait anyhow,
+    or when less than half the window is under way; otherwise a result that is ready goes first.
+
+    Errors: the first failure is raised at its place, after what nobody can want any more was cancelled and waited for.
+    An error of the input comes after the results of what was read before it. Either ends the stream.
+    Cancellation: `close`, the end of the ``with`` block and Ctrl-C cancel what has not begun, and wait for
+    what runs; a stream that is dropped cancels, and does not wait.
+    Memory: at most a window of items, from when they are read until they are handed out.
+    """
+
+    def __init__(self, flow: Flow, items: Iterable[Any] | AsyncIterable[Any], progress: Any, total: int | None) -> None:
+        self._flow = flow
+        self._items: Any = items
+        self._input: Any = None
+        """The iterator over `items`; None before the first ``next``, and when it has come to its end."""
+        self._inputs_error: BaseException | None = None
+        self._state = "new"
+        self._ready: deque[Any] = deque()
+        """What can be handed out before there is anything else to do."""
+        self._held = 0
+        """How many items were read and not handed out, without those in `_ready`."""
+        self._low = 0
+        """While the input is read: how many items may be held before one that is ready goes first."""
+        self._make_bar = progress, total
+        self._progress = Progress(None, None)
+        weakref.finalize(self, places.rescue, flow.close).atexit = False
+
+    # -- the iterator -------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[B]:
+        """Return the stream itself.
+
+        Raises:
+            TypeError: if the input is async.
+            RuntimeError: if the stream was consumed, or is closed.
+        """
+        self._check_sync()
+        self._check_state("for")
+        return self
+
+    def __next__(self) -> B:
+        """Return the next result.
+
+        Raises:
+            StopIteration: after the last one.
+            TypeError: if the input is async.
+            RuntimeError: if the stream is closed.
+        """
+        if self._ready:
+            return cast("B", self._ready.popleft())
+        try:
+            self._begin()
+            self._work()  # a loop in here would not be sure to meet the `except`: see `flow`
+            return cast("B", self._ready.popleft())
+        except BaseException:
+            self._end()
+            raise
+
+    def _work(self) -> None:
+        """Read and wait until something can be handed out."""
+        while (job := self._next_job()) != OUT:
+            if job > 0:
+                self._read(job)
+            elif job == WAIT:
+                self._wait()
+            else:
+                self._raise_end(StopIteration)
+
+    def _begin(self) -> None:
+        if self._state == "open":
+            return
+        if self._state == "new":
+            self._check_sync()
+            self._open(iter(self._items))
+        elif self._state == "closed":
+            self._check_state("next()")
+        else:
+            raise StopIteration
+
+    def _read(self, count: int) -> None:
+        """Read so many items, and let each in before the next one is read; fewer, if something is ready meanwhile."""
+        source, flow = self._input, self._flow
+        push, is_ready, low = flow.push, flow.is_ready, self._low
+        try:
+            for _ in range(count):
+                value = next(source)
+                self._held += 1
+                push(value)
+                if self._held > low and is_ready():
+                    break
+        except StopIteration:
+            self._end_input()
+        except Exception as error:
+            self._end_input(error)
+
+    def _wait(self) -> None:
+        """Block until something is ready; a worker that waits does what is queued on its own pool."""
+        if places.is_worker() and (work := self._flow.work_here()) is not None:
+            cf.wait([work])
+        waiter = self._flow.waiter()
+        while waiter is not None and not waiter.done():
+            with suppress(TimeoutError):
+                waiter.result(REFRESH if self._progress.visible else None)
+            self._show()
+
+    # -- the async iterator -------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> AsyncIterator[B]:
+        """Return the stream itself.
+
+        Raises:
+            RuntimeError: if it was consumed, or is closed.
+        """
+        self._check_state("async for")
+        return self
+
+    async def __anext__(self) -> B:
+        """Return the next result; the input may be async or not.
+
+        Raises:
+            StopAsyncIteration: after the last one.
+            RuntimeError: if the stream is closed.
+        """
+        if self._ready:
+            return cast("B", self._ready.popleft())
+        try:
+            self._begin_async()
+            await self._work_async()
+            return cast("B", self._ready.popleft())
+        except BaseException:
+            await self._end_async()
+            raise
+
+    async def _work_async(self) -> None:
+        while (job := self._next_job()) != OUT:
+            if job > 0:
+                await self._read_async(job)
+            elif job == END:
+                self._raise_end(StopAsyncIteration)
+            elif (waiter := self._flow.waiter()) is not None:
+                await waiter
+            self._show()
+
+    def _begin_async(self) -> None:
+        if self._state == "open":
+            return
+        if self._state == "new":
+            self._open(aiter(self._items) if isinstance(self._items, AsyncIterable) else iter(self._items))
+        elif self._state == "closed":
+            self._check_state("anext()")
+        else:
+            raise StopAsyncIteration
+
+    async def _read_async(self, count: int) -> None:
+        if not isinstance(self._input, AsyncIterator):
+            self._read(count)
+            return
+        try:
+            for _ in range(count):
+                value = await anext(self._input)
+                self._held += 1
+                self._flow.push(value)
+                if self._held > self._low and self._flow.is_ready():
+                    break
+        except StopAsyncIteration:
+            self._end_input()
+        except Exception as error:
+            self._end_input(error)
+
+    # -- what both have in common -------------------------------------------------------------------------------------
+
+    def _open(self, iterator: Any) -> None:
+        for step in self._flow.steps:
+            places.check_open(step.executor)
+        self._input, self._state = iterator, "open"
+        self._progress = Progress(*self._make_bar)
+
+    def _next_job(self) -> int:
+        """Return what to do next: read so many items, or `OUT` (there is something to hand out), `WAIT` or `END`."""
+        flow, held = self._flow, self._held
+        limit = flow.window or flow.limit()
+        reading = self._input is not None and not flow.closed
+        half = (limit + 1) // 2
+        low = half - limit // 16  # in a large window some at a time, which is cheaper
+        if reading and (held < low or not held):
+            self._low = half
+            return half - held
+        # as many as can go before the window has to be looked at again
+        taken = flow.take(held - low + 1 if reading else held)
+        if taken:
+            self._hand_out(taken)
+            return OUT
+        self._show()
+        if reading and held < limit:
+            self._low = 0
+            return limit - held
+        return WAIT if held and not self._is_over() else END
+
+    def _is_over(self) -> bool:
+        with self._flow.lock:
+            return not self._flow.live and not self._flow.is_ready()
+
+    def _hand_out(self, taken: list[Any]) -> None:
+        self._held -= len(taken)
+        if self._flow.return_exceptions:
+            self._ready.extend(one.value if type(one) is Failure else one for one in taken)
+        elif type(taken[0]) is Failure:
+            raise taken[0].value
+        else:
+            self._ready.extend(taken)
+        self._show()
+
+    def _end_input(self, error: Exception | None = None) -> None:
+        self._input, self._inputs_error = None, error
+        self._flow.end_of_input()
+
+    def _raise_end(self, end: type[Exception]) -> NoReturn:
+        error, self._inputs_error = self._inputs_error, None
+        if error is not None:
+            raise error
+        raise end
+
+    def _show(self) -> None:
+        if self._progress.visible:
+            self._progress.show(self._flow.finished, self._flow.failed)
+
+    # -- ending -------------------------------------------------------------------------------------------------------
+
+    def statistics(self) -> tuple[StepStatistics, ...]:
+        """Return a record for each step, in their order: what has happened in it so far."""
+        return self._flow.statistics()
+
+    def close(self) -> None:
+        """End the stream: cancel what has not begun, wait for what is running. Closing twice does no harm."""
+        self._stop("closed")
+        while (idle := self._flow.idle()) is not None:
+            idle.result()
+
+    async def aclose(self) -> None:
+        """Do the same, and leave the event loop to others meanwhile."""
+        self._stop("closed")
+        while (idle := self._flow.idle()) is not None:
+            await idle
+
+    def _stop(self, state: str) -> None:
+        if self._state not in ("closed", "consumed"):
+            self._state = state
+        self._ready.clear()
+        self._flow.close()
+        self._show()
+        self._progress.close()
+        self._input, self._items = None, ()
+
+    def _end(self) -> None:
+        if self._state == "open":
+            self._state = "consumed"
+            self.close()
+
+    async def _end_async(self) -> None:
+        if self._state == "open":
+            self._state = "consumed"
+            await self.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # -- mistakes -----------------------------------------------------------------------------------------------------
+
+    def _check_sync(self) -> None:
+        if isinstance(self._items, AsyncIterable) and not isinstance(self._items, Iterable):
+            raise TypeError(f"the input {self._items!r} is async: read this stream with `async for`, not with `for`")
+
+    def _check_state(self, what: str) -> None:
+        if self._state in ("closed", "consumed"):
+            raise RuntimeError(f"{what} on {self!r}: a stream is good for one pass; call pipeline.map() for another")
+
+    def __repr__(self) -> str:
+        names = " | ".join(step.name for step in self._flow.steps)
+        return f"<Stream {names}, {self._state}, {self._flow.finished} finished>"

@@ -1,0 +1,145 @@
+"""What the tests of process pools run in workers: some of it is not good for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import time
+from pathlib import Path
+
+from work import boom, die, double, give_lock, pid, raise_stubborn, raise_two_arguments, recover
+
+__all__ = ["boom", "die", "double", "give_lock", "pid", "raise_stubborn", "raise_two_arguments", "recover"]
+
+
+def nap(seconds, value=None):
+    time.sleep(seconds)
+    return value
+
+
+def exit_now(code=3):
+    os._exit(code)
+
+
+def fork_and_wait(seconds, pipe_held=True):
+    """Leave a child behind that lives on for a while, and die."""
+    if not os.fork():
+        time.sleep(seconds)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fork_and_return():
+    os.fork()
+    return os.getpid()
+
+
+class DiesUnpickled:
+    """Unpickling it ends the process."""
+
+    def __reduce__(self):
+        return os._exit, (7,)
+
+
+class Unreadable:
+    """It cannot be unpickled."""
+
+    def __reduce__(self):
+        return boom, ()
+
+
+def give_unreadable():
+    return Unreadable()
+
+
+class DiesPickled:
+    """Pickling it, in a worker, ends the process; what was written until then is on its way."""
+
+    def __reduce__(self):
+        os._exit(8)
+
+
+def give_what_dies():
+    return [bytes(500_000), DiesPickled()]
+
+
+def give_bytes(size):
+    return bytes(size)
+
+
+def give_huge():
+    raise MemoryError("huge")
+
+
+def touch(data):
+    data[0] = data[-1] = 7
+    return data
+
+
+def sum_of(data):
+    return sum(memoryview(data).cast("B")[:10])
+
+
+def fail_to_begin():
+    raise ValueError("no licence")
+
+
+def die_to_begin():
+    os._exit(5)
+
+
+def begin_slowly_then_fail(path):
+    """Be fine the first time, and fail ever after."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        raise ValueError("no licence any more") from None
+
+
+def interrupt_me():
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(30)
+
+
+def ignore_sigterm(path):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def note(path, seconds=60):
+    """Write down who runs this, and go on for a while."""
+    part = Path(path + ".part")
+    part.write_text(str(os.getpid()))
+    part.rename(path)
+    time.sleep(seconds)
+
+
+def die_once(path, value):
+    """Die the first time."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return value
+    return os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write_into_pipe():
+    """Write rubbish into every socket that is open: the way back to the pool."""
+    for fd in range(3, 100):
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.write(fd, b"\xff" * 100)
+        except OSError:
+            pass
+    time.sleep(20)
+
+
+def clock(*_):
+    return time.perf_counter()
+
+
+def wait_for(path):
+    while not Path(path).exists():
+        time.sleep(0.002)

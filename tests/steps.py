@@ -1,0 +1,102 @@
+"""Module-level steps for the tests of pipelines: what runs in worker processes has to be importable."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+
+def increment(value):
+    return value + 1
+
+
+def times_ten(value):
+    return value * 10
+
+
+def fail_on_threes(value):
+    if value % 10 == 3:
+        raise ValueError(f"no threes: {value}")
+    return value
+
+
+def stop(value):
+    raise StopIteration(value)
+
+
+def with_pid(value):
+    return (*value, os.getpid()) if isinstance(value, tuple) else (value, os.getpid())
+
+
+def spin(seconds):
+    """Be busy for so long, by the clock of this process's own work."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+    return seconds
+
+
+def give_lock_on_threes(value):
+    return threading.Lock() if value % 10 == 3 else value
+
+
+def die_on_threes(value):
+    if value % 10 == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def wait_for_file(path):
+    """Return when a file has come into being."""
+    while not Path(path).exists():
+        time.sleep(0.001)
+    return path
+
+
+def stuck_on_threes(pair):
+    value, path = pair
+    if value % 10 == 3:
+        wait_for_file(path)
+    return value
+
+
+def note_run(pair):
+    """Note in a file that it was run; fail the first time."""
+    path, value = pair
+    with Path(path).open("a") as file:
+        file.write("x")
+    if len(Path(path).read_text()) < 3:
+        raise ConnectionError(value)
+    return value
+
+
+class Awkward:
+    """It pickles, unless it is a three."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __reduce__(self):
+        if self.value % 10 == 3:
+            raise TypeError("a three does not pickle")
+        return Awkward, (self.value,)
+
+
+def value_of(awkward):
+    return awkward.value
+
+
+class Unportable(Exception):
+    """An exception that cannot be built anew."""
+
+    def __init__(self, first, second):
+        super().__init__(first)
+
+
+def raise_unportable_on_threes(value):
+    if value % 10 == 3:
+        raise Unportable(value, "more")
+    return value

@@ -1,0 +1,458 @@
+"""`limit`: views of an executor that let only so much through."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import futurechain
+from futurechain import INLINE, Pipeline, gather, limit, succeed
+from futurechain.errors import CancelledError
+from futurechain.testing import ManualClock
+from steps import increment, times_ten, with_pid
+
+
+class Gauge:
+    """A task that counts how many of it run at once, until it is let go."""
+
+    def __init__(self):
+        self.gate, self.lock = threading.Semaphore(0), threading.Lock()
+        self.running, self.most, self.started = 0, 0, []
+        self.begun = threading.Semaphore(0)
+
+    def __call__(self, value=None):
+        with self.lock:
+            self.running += 1
+            self.started.append(value)
+            self.most = max(self.most, self.running)
+        self.begun.release()
+        self.gate.acquire(timeout=30)
+        with self.lock:
+            self.running -= 1
+        return value
+
+
+@pytest.fixture
+def many():
+    """A pool with more workers than any view lets run."""
+    with futurechain.ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+# -- concurrency ------------------------------------------------------------------------------------------------------
+
+
+def test_it_runs_what_it_is_given(executor):
+    """A view gives the results that the executor gives, of tasks and of chains."""
+    view = limit(executor, concurrency=1)
+
+    assert view.submit(increment, 1).result() == 2
+    assert view.submit(increment, 1).then(times_ten).then(increment).result() == 21
+    assert [future.result() for future in [view.submit(increment, v) for v in range(50)]] == list(range(1, 51))
+    assert list(view.map(increment, range(5))) == [1, 2, 3, 4, 5]
+
+
+def test_so_many_run_at_once(many):
+    """At most ``concurrency`` run at once; the others wait, and hold no thread."""
+    view, task = limit(many, concurrency=2), Gauge()
+    futures = [view.submit(task, value) for value in range(6)]
+    task.begun.acquire(timeout=30), task.begun.acquire(timeout=30)
+
+    assert many.submit(increment, 1).result(10) == 2
+    assert sorted(task.started) == [0, 1]
+    task.gate.release(6)
+    assert [future.result() for future in futures] == list(range(6))
+    assert task.most == 2
+
+
+def test_it_chains(many):
+    """``on=limit(...)`` bounds the stages of chains, and the chain goes on there."""
+    view, task = limit(many, concurrency=1), Gauge()
+    stages = [succeed(value).then(task, on=view) for value in range(4)]
+    whole = gather(*stages)
+    task.gate.release(4)
+
+    assert whole.result(30) == (0, 1, 2, 3)
+    assert task.most == 1
+
+
+def test_several_views_share_an_executor(many):
+    """Each view has bounds of its own over the same workers."""
+    one, two, task = limit(many, concurrency=1), limit(many, concurrency=2), Gauge()
+    futures = [view.submit(task) for view in (one, two) for _ in range(3)]
+    for _ in range(3):
+        task.begun.acquire(timeout=30)
+    assert task.running == 3
+    task.gate.release(6)
+    cf.wait(futures)
+    assert task.most <= 3
+
+
+def test_views_of_views(many):
+    """A view may be a view of a view: both bounds hold."""
+    outer, task = limit(limit(many, concurrency=1), concurrency=5), Gauge()
+    futures = [outer.submit(task, value) for value in range(4)]
+    task.gate.release(4)
+
+    assert [future.result() for future in futures] == [0, 1, 2, 3]
+    assert task.most == 1
+
+
+def test_a_pending_result_counts_as_running(many):
+    """A task that returns a future runs until that is settled."""
+    view, inner, started = limit(many, concurrency=1), futurechain.Future(), []
+    first = view.submit(lambda: inner)
+    second = view.submit(lambda: started.append(1))
+    many.submit(int).result()
+    assert not second.done()
+    assert started == []
+    inner.set_result(5)
+
+    assert first.result() == 5
+    assert second.result(30) is None
+
+
+def test_a_failure_gives_the_slot_back(many):
+    """However a task ends, the next one has its turn."""
+    view = limit(many, concurrency=1)
+    futures = [view.submit(int, "x") for _ in range(3)] + [view.submit(int, "3")]
+
+    assert all(isinstance(future.exception(), ValueError) for future in futures[:3])
+    assert futures[3].result() == 3
+
+
+def test_at_once_does_not_nest():
+    """A view of INLINE runs any number of waiting tasks without growing the stack."""
+    view, gate = limit(INLINE, concurrency=1), futurechain.Future()
+    first = view.submit(lambda: gate)
+    rest = [view.submit(increment, value) for value in range(5000)]
+    gate.set_result(0)
+
+    assert first.result() == 0
+    assert [future.result() for future in rest] == list(range(1, 5001))
+
+
+# -- cancelling -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_cancelled_in_the_queue_has_no_slot(many):
+    """A task that is cancelled while it waits is not run, and takes no slot."""
+    view, task = limit(many, concurrency=1), Gauge()
+    first, second, third = (view.submit(task, value) for value in range(3))
+    task.begun.acquire(timeout=30)
+
+    assert second.cancel()
+    task.gate.release(2)
+    assert third.result(30) == 2
+    assert first.result() == 0
+    assert task.started == [0, 2]
+
+
+@given(st.lists(st.sampled_from(["submit", "cancel", "finish"]), max_size=40))
+def test_slots_are_conserved(steps):
+    """Whatever is submitted, cancelled and finished, at most so many run, and in the end none."""
+    view, running, futures = limit(INLINE, concurrency=2), [], []
+
+    def begin():
+        running.append(futurechain.Future())
+        return running[-1]
+
+    for step in steps:
+        if step == "submit":
+            futures.append(view.submit(begin))
+        elif step == "cancel" and futures:
+            futures[len(futures) // 2].cancel()
+        elif step == "finish" and any(not inner.done() for inner in running):
+            next(inner for inner in running if not inner.done()).set_result(1)
+        assert sum(not inner.done() for inner in running) <= 2
+    while any(not inner.done() for inner in running):
+        next(inner for inner in running if not inner.done()).set_result(1)
+    assert all(future.done() for future in futures)
+
+
+# -- a rate -----------------------------------------------------------------------------------------------------------
+
+
+def test_so_many_start_in_a_second():
+    """At most ``per_second`` start in any second; the others follow as soon as they may."""
+    with ManualClock() as clock:
+        view, started = limit(INLINE, per_second=3), []
+        futures = [view.submit(lambda: started.append(clock.now())) for _ in range(8)]
+        assert len(started) == 3
+        clock.advance(0.9)
+        assert len(started) == 3
+        clock.advance(0.1)
+        assert len(started) == 6
+        clock.advance(1)
+        assert len(started) == 8
+
+    assert all(future.done() for future in futures)
+    assert clock.pending == 0
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(0.5, 2.0), (1, 1.0), (2.5, 0.8)])
+def test_a_rate_need_not_be_whole(rate, seconds):
+    """A rate below 1 starts one in so many seconds; others let the whole number start, in a longer or shorter time."""
+    with ManualClock() as clock:
+        view, started = limit(INLINE, per_second=rate), []
+        for _ in range(6):
+            view.submit(lambda: started.append(clock.now()))
+        first = len(started)
+        clock.advance(seconds * 0.99)
+        assert len(started) == first == max(1, int(rate))
+        clock.advance(seconds * 0.01 + 1e-9)
+        assert len(started) == 2 * first
+        clock.advance(100)
+        assert len(started) == 6
+
+
+@given(st.integers(1, 5), st.lists(st.floats(0, 2), max_size=30))
+def test_no_second_has_more(rate, pauses):
+    """Whenever tasks come, no second has more starts than the rate."""
+    with ManualClock() as clock:
+        view, started = limit(INLINE, per_second=rate), []
+        for pause in pauses:
+            view.submit(lambda: started.append(clock.now()))
+            clock.advance(pause)
+        clock.advance(100)
+
+    assert len(started) == len(pauses)
+    assert all(later - earlier > 1 - 1e-6 for earlier, later in zip(started, started[rate:], strict=False))
+
+
+def test_cancelling_what_waits_for_its_time():
+    """A task that is cancelled while it waits for its time takes none of it."""
+    with ManualClock() as clock:
+        view, started = limit(INLINE, per_second=1), []
+        futures = [view.submit(lambda v=v: started.append(v)) for v in range(3)]
+        assert futures[1].cancel()
+        clock.advance(1)
+        assert started == [0, 2]
+
+
+# -- a bounded queue --------------------------------------------------------------------------------------------------
+
+
+def test_an_outside_submit_waits_for_room(many):
+    """When so many are queued, a ``submit`` from outside waits; it goes on when there is room."""
+    view, task = limit(many, concurrency=1, queued=2), Gauge()
+    futures = [view.submit(task, value) for value in range(3)]
+    task.begun.acquire(timeout=30)
+    submitted = threading.Event()
+
+    def caller():
+        futures.append(view.submit(task, 3))
+        submitted.set()
+
+    thread = threading.Thread(target=caller)
+    thread.start()
+    assert not submitted.wait(0.1)
+    task.gate.release()
+    assert submitted.wait(30)
+    thread.join()
+    task.gate.release(3)
+    assert [future.result() for future in futures] == [0, 1, 2, 3]
+
+
+def test_callers_go_on_in_the_order_in_which_they_came(many):
+    """Callers that wait for room go on in order: none is passed over."""
+    view, task = limit(many, concurrency=1, queued=1), Gauge()
+    view.submit(task, "first"), view.submit(task, "second")
+    threads = []
+    for number in range(5):
+        thread = threading.Thread(target=view.submit, args=(task, number))
+        thread.start()
+        threads.append(thread)
+        while len(view._scheduler._rooms) <= number:
+            threading.Event().wait(0.001)
+    task.gate.release(7)
+    for thread in threads:
+        thread.join()
+    view.shutdown()
+
+    assert task.started == ["first", "second", 0, 1, 2, 3, 4]
+
+
+def test_stages_never_wait_for_room():
+    """What attaches and submits inside of the library is never held up: a pool of one goes on."""
+    with futurechain.ThreadPoolExecutor(1) as pool:
+        view = limit(pool, concurrency=2, queued=1)
+        stages = [succeed(value).then(increment, on=view) for value in range(50)]
+        assert gather(*stages).result(30) == tuple(range(1, 51))
+        assert pool.submit(lambda: [view.submit(increment, v) for v in range(20)]).result(30)[-1].result(30) == 20
+
+
+def test_an_interrupted_caller_leaves_no_trace(many):
+    """A caller that gives up waiting takes no room with it."""
+    view, task = limit(many, concurrency=1, queued=1), Gauge()
+    futures = [view.submit(task, 0), view.submit(task, 1)]
+    view.shutdown(wait=False)
+    with pytest.raises(RuntimeError, match="shutdown"):
+        view.submit(task, 2)
+    task.gate.release(2)
+    assert [future.result() for future in futures] == [0, 1]
+
+
+# -- shutting down ----------------------------------------------------------------------------------------------------
+
+
+def test_a_view_ends_alone(many):
+    """The shutdown of a view refuses new work there, waits for what it has, and leaves the executor to others."""
+    view, other = limit(many, concurrency=1), limit(many, concurrency=1)
+    futures = [view.submit(increment, value) for value in range(10)]
+    view.shutdown()
+
+    assert all(future.done() for future in futures)
+    with pytest.raises(RuntimeError, match=r"shutdown of limit\(ThreadPoolExecutor"):
+        view.submit(increment, 1)
+    assert other.submit(increment, 1).result() == 2
+    assert many.submit(increment, 1).result() == 2
+
+
+def test_a_stage_on_a_view_that_is_shut_down(many):
+    """A stage on a view that is shut down fails with a RuntimeError that shows the remedy."""
+    view = limit(many, concurrency=1)
+    view.shutdown()
+
+    with pytest.raises(RuntimeError, match="on=INLINE"):
+        succeed(1).then(increment, on=view).result()
+
+
+def test_a_callers_wait_ends_with_the_view(many):
+    """Who waits for room when the view is shut down gets a RuntimeError."""
+    view, task, errors = limit(many, concurrency=1, queued=1), Gauge(), []
+    futures = [view.submit(task), view.submit(task)]
+
+    def caller():
+        try:
+            view.submit(task)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=caller)
+    thread.start()
+    while not view._scheduler._rooms:
+        threading.Event().wait(0.001)
+    view.shutdown(wait=False)
+    thread.join(30)
+    task.gate.release(2)
+    cf.wait(futures)
+
+    assert "shutdown of limit" in errors[0]
+
+
+def test_cancelling_with_the_shutdown_of_a_view(many):
+    """``shutdown(cancel_futures=True)`` cancels what waits in this view, and nothing else."""
+    view, other, task = limit(many, concurrency=1), limit(many, concurrency=1), Gauge()
+    running, queued, elsewhere = view.submit(task), view.submit(task), other.submit(task)
+    task.begun.acquire(timeout=30), task.begun.acquire(timeout=30)
+    threading.Timer(0.02, lambda: task.gate.release(2)).start()
+    view.shutdown(cancel_futures=True)
+
+    assert running.done()
+    assert queued.cancelled()
+    assert elsewhere.result(30) is None
+
+
+@pytest.mark.parametrize("kind", ["thread", "process", "wrapped"])
+def test_the_shutdown_of_the_executor_ends_what_its_views_have(kind):
+    """The shutdown of an executor waits for what its views have queued."""
+    make = {
+        "thread": lambda: futurechain.ThreadPoolExecutor(2),
+        "process": lambda: futurechain.ProcessPoolExecutor(2),
+        "wrapped": lambda: futurechain.wrap_executor(cf.ThreadPoolExecutor(2)),
+    }
+    with make[kind]() as pool:
+        view = limit(pool, concurrency=1)
+        futures = [view.submit(increment, value) for value in range(20)]
+        stages = [succeed(value).then(increment, on=view) for value in range(20)]
+
+    assert [future.result(30) for future in (*futures, *stages)] == [*range(1, 21)] * 2
+    with pytest.raises(RuntimeError, match="shutdown"):
+        view.submit(increment, 1)
+
+
+def test_the_shutdown_of_the_executor_cancels_what_its_views_have():
+    """``shutdown(cancel_futures=True)`` of the executor cancels what its views have queued."""
+    pool, task = futurechain.ThreadPoolExecutor(2), Gauge()
+    view = limit(pool, concurrency=1)
+    running, *queued = [view.submit(task) for _ in range(5)]
+    task.begun.acquire(timeout=30)
+    task.gate.release(5)
+    pool.shutdown(cancel_futures=True)
+
+    assert running.done()
+    assert all(future.cancelled() for future in queued[1:])
+    with pytest.raises(CancelledError):
+        queued[-1].result()
+
+
+# -- pipelines --------------------------------------------------------------------------------------------------------
+
+
+def test_a_rate_counts_items(processes):
+    """On a view with a rate each step of each item counts: nothing is fused, nothing batched."""
+    view = limit(processes, per_second=100_000)
+    recipe = Pipeline().then(with_pid, on=view).then(with_pid)
+
+    assert [value for value, _, _ in recipe.map(range(20))] == list(range(20))
+
+
+def test_a_view_in_a_stream(many):
+    """The bounds of a view hold for the steps of streams, and for several streams together."""
+    task = Gauge()
+    task.gate.release(1000)
+    view = limit(many, concurrency=2)
+    recipe = Pipeline().then(task, on=view)
+    with cf.ThreadPoolExecutor(3) as users:
+        assert list(users.map(lambda _: list(recipe.map(range(50))), range(3))) == [list(range(50))] * 3
+
+    assert task.most <= 2
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["concurrency", "queued"])
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)])
+def test_wrong_counts(pool, name, value, error):
+    """A count below 1 is a ValueError, one that is no whole number a TypeError; both name it."""
+    with pytest.raises(error, match=f"{name}="):
+        limit(pool, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(0, ValueError), (-2.5, ValueError), (float("nan"), ValueError), ("3", TypeError)]
+)
+def test_wrong_rates(pool, value, error):
+    """A rate is a positive number."""
+    with pytest.raises(error, match="per_second="):
+        limit(pool, per_second=value)
+
+
+def test_wrong_executors():
+    """What is no executor is a TypeError; one that is shut down a RuntimeError."""
+    with pytest.raises(TypeError, match="executor"):
+        limit(3)
+    pool = futurechain.ThreadPoolExecutor(1)
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        limit(pool, concurrency=1)
+
+
+def test_wrong_functions(pool):
+    """What is not callable is a TypeError at ``submit``, and leaves the view usable."""
+    view = limit(pool, concurrency=1, queued=1)
+    for _ in range(3):
+        with pytest.raises(TypeError, match="submit"):
+            view.submit(3)
+    assert view.submit(increment, 1).result() == 2
+
+
+def test_its_repr(pool):
+    """The repr of a view shows its bounds."""
+    assert repr(limit(pool, concurrency=2, queued=9)).endswith(", concurrency=2, queued=9)")

@@ -1,0 +1,663 @@
+"""`Stream`: many items through a pipeline, within a window."""
+
+from __future__ import annotations
+
+import _thread
+import ast
+import asyncio
+import concurrent.futures as cf
+import gc
+import itertools
+import threading
+import weakref
+from pathlib import Path
+
+import pytest
+import tenacity
+
+import futurechain
+from futurechain import INLINE, Pipeline
+from futurechain.testing import ManualClock
+from steps import fail_on_threes, increment, stop, times_ten
+
+KINDS = ("inline", "threads", "processes", "mixed", "wrapped", "limited")
+
+
+@pytest.fixture(params=KINDS)
+def recipe(request):
+    """``(value + 1) * 10``, in two steps, over each kind of executor and over a mixture."""
+    with futurechain.ThreadPoolExecutor(2) as threads, futurechain.ProcessPoolExecutor(2) as processes:
+        wrapped = futurechain.wrap_executor(cf.ThreadPoolExecutor(2))
+        with wrapped:
+            first, second = {
+                "inline": (INLINE, None),
+                "threads": (threads, None),
+                "processes": (processes, None),
+                "mixed": (threads, processes),
+                "wrapped": (wrapped, processes),
+                "limited": (futurechain.limit(threads, concurrency=1), futurechain.limit(processes, concurrency=1)),
+            }[request.param]
+            yield Pipeline().then(increment, on=first).then(times_ten, on=second)
+
+
+def expected(items):
+    return [(value + 1) * 10 for value in items]
+
+
+# -- results ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 7, 100])
+def test_results_in_order(recipe, window):
+    """A stream hands out the results in the order of the items, whatever the window."""
+    assert list(recipe.map(range(200), window=window)) == expected(range(200))
+
+
+@pytest.mark.parametrize("window", [None, 1, 7])
+def test_results_as_they_come(recipe, window):
+    """With ``ordered=False`` every result comes once, in any order."""
+    assert sorted(recipe.map(range(200), window=window, ordered=False)) == expected(range(200))
+
+
+def test_an_empty_input(recipe):
+    """No items, no results."""
+    assert list(recipe.map([])) == []
+
+
+def test_an_old_style_sequence():
+    """What has only ``__getitem__`` can be iterated, too."""
+
+    class Old:
+        def __getitem__(self, index):
+            if index > 2:
+                raise IndexError
+            return index
+
+    assert list(Pipeline().then(increment).map(Old())) == [1, 2, 3]
+
+
+def test_an_infinite_input(recipe):
+    """The input may have no end; closing the stream ends it."""
+    with recipe.map(itertools.count(), window=10) as stream:
+        assert list(itertools.islice(stream, 500)) == expected(range(500))
+
+
+def test_streams_of_streams(pool):
+    """A stream is an iterable: two recipes and a function in between are one flow."""
+    first = Pipeline().then(range, on=pool)
+    second = Pipeline().then(times_ten, on=pool)
+
+    flat = itertools.chain.from_iterable(first.map(range(5), window=2))
+
+    assert list(second.map(flat, window=3)) == [10 * v for n in range(5) for v in range(n)]
+
+
+def test_a_stream_inside_of_a_pool_of_one():
+    """A task on a pool of one may consume a stream over that very pool."""
+    with futurechain.ThreadPoolExecutor(1) as pool:
+        recipe = Pipeline().then(increment, on=pool).then(times_ten)
+        assert pool.submit(lambda: list(recipe.map(range(50), window=4))).result(30) == expected(range(50))
+        assert sorted(pool.submit(lambda: list(recipe.map(range(50), ordered=False))).result(30)) == expected(range(50))
+
+
+# -- the window -------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_starts_before_the_first_next(recipe):
+    """Neither the input is touched nor a step started before the first ``next``."""
+    touched = []
+
+    class Items:
+        def __iter__(self):
+            touched.append(1)
+            return iter([1])
+
+    stream = recipe.map(Items())
+
+    assert touched == []
+    assert next(stream) == 20
+    assert touched == [1]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("window", [1, 2, 5, 40])
+def test_the_window_bounds_what_is_inside(recipe, window, ordered):
+    """At most a window of items is anywhere between "read" and "handed to the consumer"."""
+    read, handed, most = 0, 0, 0
+
+    def items():
+        nonlocal read, most
+        for value in range(300):
+            read += 1
+            most = max(most, read - handed)
+            yield value
+
+    for _ in recipe.map(items(), window=window, ordered=ordered):
+        handed += 1
+
+    assert handed == 300
+    assert most <= window
+
+
+def test_a_ready_result_goes_before_reading_on():
+    """When half of the window is under way, a result that is ready goes first."""
+    read = []
+    stream = Pipeline().then(increment).map((read.append(v) or v for v in range(100)), window=10)
+
+    assert next(stream) == 1
+    assert len(read) == 5
+    assert next(stream) == 2
+    assert len(read) == 6
+
+
+def test_the_input_is_read_in_the_consumers_thread(pool):
+    """``items`` is read inside of ``next``, in the thread that calls it."""
+    threads = set()
+
+    def items():
+        for value in range(100):
+            threads.add(threading.current_thread())
+            yield value
+
+    assert len(list(Pipeline().then(increment, on=pool).map(items(), window=8))) == 100
+    assert threads == {threading.current_thread()}
+
+
+def test_an_input_may_wait_for_earlier_results(recipe):
+    """An item is let in before the next one is read: an input that waits for its outcome gets it."""
+    done = threading.Semaphore(0)
+
+    def items():
+        yield 1
+        assert done.acquire(timeout=30)
+        yield 2
+
+    signalling = recipe.then(lambda v: done.release() or v, on=INLINE)
+
+    assert list(signalling.map(items(), window=10)) == [20, 30]
+
+
+@pytest.mark.parametrize("kind", ["threads", "inline"])
+def test_concurrency_bounds_a_step(pool, kind):
+    """At most ``concurrency`` items are being run in the step at once."""
+    now, most, lock = 0, 0, threading.Lock()
+
+    def step(value):
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        threading.Event().wait(0.001)
+        with lock:
+            now -= 1
+        return value
+
+    on = pool if kind == "threads" else INLINE
+    before = Pipeline().then(increment, on=pool)
+    with futurechain.ThreadPoolExecutor(8) as many:
+        bounded = before.then(step, on=many if kind == "threads" else on, concurrency=3)
+        assert list(bounded.map(range(60))) == list(range(1, 61))
+
+    assert most <= 3
+
+
+def test_concurrency_of_coroutines():
+    """A step that waits for a coroutine is being run until that ends, and holds no thread."""
+    now, most = 0, 0
+
+    async def step(value):
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await futurechain.delay(0.001)
+        now -= 1
+        return value
+
+    assert list(Pipeline().then(step, concurrency=4).map(range(40), window=20)) == list(range(40))
+    assert most == 4
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def picky(recipe):
+    return recipe.then(lambda v: fail_on_threes(v // 10 - 1), on=INLINE)
+
+
+def test_the_first_failure_is_raised_at_its_place(recipe):
+    """What comes before the failure is handed out, then it is raised, and the stream is at its end."""
+    stream = picky(recipe).map(range(100), window=20)
+
+    assert [next(stream) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="no threes: 3"):
+        next(stream)
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def test_failures_can_be_handed_out(recipe):
+    """With ``return_exceptions=True`` failures are results."""
+    found = list(picky(recipe).map(range(25), return_exceptions=True))
+
+    assert [one for one in found if not isinstance(one, ValueError)] == [v for v in range(25) if v % 10 != 3]
+    assert [str(found[index]) for index in (3, 13, 23)] == [f"no threes: {v}" for v in (3, 13, 23)]
+
+
+def test_a_failure_without_order(recipe):
+    """Without order, the first failure is raised when its turn has come."""
+    with pytest.raises(ValueError, match="no threes"):
+        list(picky(recipe).map(itertools.count(), ordered=False))
+
+
+def test_what_nobody_wants_is_cancelled():
+    """When an item fails, those after it are cancelled at once, those before it go on."""
+    gate, full, ran = threading.Event(), threading.Event(), []
+
+    def step(value):
+        ran.append(value)
+        if value == 0:
+            gate.wait(30)
+        elif value == 1:
+            full.wait(30)
+            raise ValueError(value)
+        return value
+
+    def items():
+        for value in range(50):
+            if value == 49:
+                full.set()
+            yield value
+
+    with futurechain.ThreadPoolExecutor(2) as pool:
+        stream = Pipeline().then(step, on=pool).map(items(), window=50)
+        threading.Timer(0.05, gate.set).start()
+        assert next(stream) == 0
+        with pytest.raises(ValueError, match="1"):
+            next(stream)
+        (figures,) = stream.statistics()
+
+    assert ran == [0, 1]
+    assert figures.cancelled >= 47
+    assert (figures.started, figures.succeeded, figures.failed, figures.in_flight) == (2, 1, 1, 0)
+
+
+def test_a_failure_waits_for_what_runs():
+    """A failure is raised when nothing runs any more."""
+    started, gate, over = threading.Event(), threading.Event(), []
+
+    def step(value):
+        if value == 0:
+            started.wait(30)
+            raise ValueError
+        started.set()
+        gate.wait(30)
+        over.append(value)
+
+    with futurechain.ThreadPoolExecutor(2) as pool:
+        threading.Timer(0.05, gate.set).start()
+        with pytest.raises(ValueError):
+            next(Pipeline().then(step, on=pool).map(range(2)))
+        assert over == [1]
+
+
+def test_stop_iteration_in_a_step(recipe):
+    """A step that raises StopIteration fails with a RuntimeError from it, and does not end the stream."""
+    with pytest.raises(RuntimeError, match="StopIteration") as caught:
+        list(recipe.then(stop).map(range(3)))
+
+    assert caught.value.__cause__ is not None
+
+
+def test_an_error_of_the_input(recipe):
+    """An exception of the input is raised after the results of what was read before it; nothing is left."""
+
+    def items():
+        yield from range(5)
+        raise LookupError("no more")
+
+    stream = recipe.map(items())
+    found = list(itertools.islice(stream, 5))
+
+    assert found == expected(range(5))
+    with pytest.raises(LookupError, match="no more"):
+        next(stream)
+    assert all(one.in_flight == 0 for one in stream.statistics())
+
+
+def test_ctrl_c_in_the_input(recipe):
+    """A KeyboardInterrupt ends the stream at once, with nothing left running."""
+
+    def items():
+        yield from range(5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(recipe.map(items(), window=30))
+
+
+def test_the_notes_name_the_step(recipe):
+    """An error carries a note with the name of its step, of how many, and where."""
+    failing = recipe.then(fail_on_threes, name="picky", on=INLINE)
+
+    with pytest.raises(ValueError) as caught:
+        list(Pipeline().then(fail_on_threes, name="picky").map([3]))
+    assert caught.value.__notes__ == ["raised in stage picky, 1 of 1, on INLINE"]
+    assert list(failing.map([1])) == [20]
+
+
+# -- ending -----------------------------------------------------------------------------------------------------------
+
+
+def test_closing_ends_everything(recipe):
+    """After ``close`` nothing runs any more, and nothing is handed out."""
+    stream = recipe.map(itertools.count(), window=20)
+    next(stream)
+    stream.close()
+    stream.close()
+
+    assert all(one.in_flight == 0 for one in stream.statistics())
+    with pytest.raises(RuntimeError, match="closed"):
+        next(stream)
+
+
+def test_closing_waits_for_what_runs():
+    """``close`` waits for the step that a thread is in."""
+    started, gate, over = threading.Event(), threading.Event(), []
+
+    def step(value):
+        if value == 0:
+            return value
+        started.set()
+        gate.wait(30)
+        return over.append(value)
+
+    with futurechain.ThreadPoolExecutor(1) as pool, Pipeline().then(step, on=pool).map(range(10)) as stream:
+        next(stream)
+        started.wait(30)
+        threading.Timer(0.02, gate.set).start()
+        stream.close()
+        assert over == [1]
+
+
+def test_a_stream_is_good_for_one_pass(recipe):
+    """Iterating a stream that was consumed is a RuntimeError that says so; ``next`` says that it is at its end."""
+    stream = recipe.map([1])
+
+    assert list(stream) == [20]
+    with pytest.raises(StopIteration):
+        next(stream)
+    with pytest.raises(RuntimeError, match=r"one pass; call pipeline.map"):
+        iter(stream)
+
+
+def test_a_dropped_stream_cancels(pool):
+    """A stream that is dropped cancels what has not begun, and does not wait."""
+    gate, ran = threading.Event(), []
+
+    def step(value):
+        if value:
+            gate.wait(30)
+        ran.append(value)
+
+    stream = Pipeline().then(step, on=pool).map(range(100), window=50)
+    next(stream)
+    flow = stream._flow
+    dead = weakref.ref(stream)
+    del stream
+    gc.collect()
+    assert dead() is None
+    for _ in range(3000):
+        if flow.closed:
+            break
+        threading.Event().wait(0.001)
+    gate.set()
+    pool.shutdown()
+
+    assert len(ran) <= 3
+
+
+def test_results_are_let_go(pool):
+    """A result lives as long as the consumer holds it: memory does not grow with the number of items."""
+
+    class Big:
+        pass
+
+    alive = weakref.WeakSet()
+
+    def make(value):
+        big = Big()
+        alive.add(big)
+        return big
+
+    most = 0
+    for _ in Pipeline().then(make, on=pool).map(range(2000), window=10):
+        most = max(most, len(alive))
+
+    assert most <= 12
+
+
+# -- timeouts and retries ---------------------------------------------------------------------------------------------
+
+
+def test_a_timeout_in_a_stream(pool):
+    """An item whose run takes too long fails alone, with TimeoutError; the thread is still at it."""
+    gate = threading.Event()
+    recipe = Pipeline().then(lambda v: gate.wait(30) if v == 3 else v, on=pool, timeout=0.05)
+    recipe = recipe.catch(TimeoutError, lambda e: "late")
+
+    stream = recipe.map(range(6))
+    assert list(itertools.islice(stream, 6)) == [0, 1, 2, "late", 4, 5]
+    gate.set()
+
+
+def test_the_time_in_a_queue_does_not_count():
+    """``timeout`` counts from when the item begins to run in the step."""
+    with ManualClock() as clock, futurechain.ThreadPoolExecutor(1) as pool:
+
+        def step(value):
+            clock.advance(0.9)
+            return value
+
+        assert list(Pipeline().then(step, on=pool, timeout=1).map(range(10))) == list(range(10))
+
+
+def test_a_retry_in_a_stream(recipe):
+    """``retry`` is for each item alone; the others go on meanwhile."""
+    failed = set()
+
+    def flaky(value):
+        if value % 20 and value not in failed:
+            failed.add(value)
+            raise ConnectionError(value)
+        return value
+
+    policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(0.001))
+    stream = recipe.then(flaky, on=INLINE, retry=policy).map(range(30))
+
+    assert list(stream) == expected(range(30))
+    last = stream.statistics()[-1]
+    assert (last.started, last.succeeded, last.failed, last.in_flight) == (30, 30, 0, 0)
+
+
+def test_closing_withdraws_a_retry(pool):
+    """Closing the stream cancels an item that waits for its next attempt."""
+    tried = threading.Event()
+
+    def never(value):
+        if value == 0:
+            return value
+        tried.set()
+        raise ConnectionError
+
+    policy = tenacity.Retrying(wait=tenacity.wait_fixed(3600))
+    with ManualClock() as clock:
+        with Pipeline().then(never, on=pool, retry=policy).map(range(2)) as stream:
+            assert next(stream) == 0
+            assert tried.wait(30)
+        assert clock.pending == 0
+
+
+# -- asyncio ----------------------------------------------------------------------------------------------------------
+
+
+async def numbers(count):
+    for value in range(count):
+        await asyncio.sleep(0)
+        yield value
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_async_for(recipe, ordered):
+    """``async for`` reads a stream in an event loop, from an async input or from another."""
+
+    async def main(items):
+        async with recipe.map(items, ordered=ordered, window=9) as stream:
+            return [result async for result in stream]
+
+    assert sorted(asyncio.run(main(numbers(40)))) == expected(range(40))
+    assert sorted(asyncio.run(main(range(40)))) == expected(range(40))
+
+
+def test_the_loop_goes_on_meanwhile(pool):
+    """While ``async for`` waits, the loop runs other tasks."""
+    gate = threading.Event()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.01, gate.set)
+        return [result async for result in Pipeline().then(lambda v: gate.wait(30), on=pool).map([1])]
+
+    assert asyncio.run(main()) == [True]
+
+
+def test_an_async_input_in_a_plain_loop(recipe):
+    """An async input in a plain ``for`` is a TypeError that shows the remedy."""
+
+    async def items():
+        yield 1
+
+    with pytest.raises(TypeError, match="async for"):
+        list(recipe.map(items()))
+
+
+def test_failures_in_async_for(recipe):
+    """A failure is raised in ``async for`` as it is in ``for``, and the stream has ended."""
+
+    async def main():
+        stream = picky(recipe).map(numbers(30))
+        with pytest.raises(ValueError, match="no threes: 3"):
+            async for _ in stream:
+                pass
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+    asyncio.run(main())
+
+
+def test_cancelling_the_consumer(pool):
+    """Cancelling the task that reads a stream ends the stream."""
+    gate, started = threading.Event(), futurechain.Future()
+
+    def step(value):
+        if value == 0:
+            started.set_result(None)
+        gate.wait(30)
+
+    async def main():
+        stream = Pipeline().then(step, on=pool).map(itertools.count(), window=10)
+
+        async def consume():
+            async for _ in stream:
+                pass
+
+        task = asyncio.create_task(consume())
+        await started
+        task.cancel()
+        asyncio.get_running_loop().call_later(0.01, gate.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return stream.statistics()
+
+    assert all(one.in_flight == 0 for one in asyncio.run(main()))
+
+
+# -- statistics -------------------------------------------------------------------------------------------------------
+
+
+def test_statistics(recipe):
+    """``statistics`` is a tuple of records, one for each step, with its name and its counts."""
+    stream = recipe.map(range(50))
+    before = stream.statistics()
+    list(stream)
+    after = stream.statistics()
+
+    assert [one.name for one in after] == ["increment", "times_ten"]
+    assert [one.started for one in before] == [0, 0]
+    for one in after:
+        assert (one.started, one.succeeded, one.failed, one.cancelled, one.in_flight) == (50, 50, 0, 0, 0)
+        assert one.seconds_run > 0
+        assert one.seconds_queued >= 0
+    with pytest.raises(AttributeError):
+        after[0].started = 3
+
+
+def test_statistics_of_handlers(recipe):
+    """A step counts the items that it had something to do for; the others pass it by."""
+    stream = picky(recipe).catch(ValueError, lambda e: None).then(lambda v: v).map(range(20))
+    list(stream)
+    *_, failing, handler, last = stream.statistics()
+
+    assert (failing.started, failing.succeeded, failing.failed) == (20, 18, 2)
+    assert (handler.started, handler.succeeded, handler.failed) == (2, 2, 0)
+    assert (last.started, last.succeeded, last.failed) == (20, 20, 0)
+
+
+# -- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source",
+    [f"pipeline/{name}.py" for name in ("flow", "runners", "stations", "trip_stations")] + ["executors/limit.py"],
+)
+def test_no_loop_inside_of_a_lock(source):
+    """No loop stands directly in a ``with`` for a lock: CPython 3.13 might leave it locked after Ctrl-C."""
+    tree = ast.parse((Path(futurechain.__file__).parent / source).read_text("utf-8"))
+    locked = [
+        node for node in ast.walk(tree) if isinstance(node, ast.With) and "lock" in ast.unparse(node.items[0]).lower()
+    ]
+
+    assert locked
+    assert not [one for node in locked for one in ast.walk(node) if isinstance(one, ast.For | ast.While)]
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_ctrl_c_while_the_consumer_waits(pool, step):
+    """Ctrl-C ends the stream wherever it meets the consumer, with nothing left running."""
+
+    def interrupt(value):
+        if value == 20 + step:
+            _thread.interrupt_main()
+        return value
+
+    stream = Pipeline().then(interrupt, on=pool).then(times_ten).map(itertools.count(), window=5 + step)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in stream:
+            pass
+
+    assert all(one.in_flight == 0 for one in stream.statistics())
+    assert not stream._flow.running
+
+
+def test_ctrl_c_in_a_step_of_the_main_thread():
+    """A KeyboardInterrupt raised by a step that runs in the main thread goes to the program."""
+
+    def step(value):
+        if value == 3:
+            raise KeyboardInterrupt
+        return value
+
+    stream = Pipeline().then(step).map(itertools.count(), window=4)
+    with pytest.raises(KeyboardInterrupt):
+        list(stream)
+    with pytest.raises(StopIteration):
+        next(stream)
