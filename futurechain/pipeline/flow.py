@@ -23,7 +23,7 @@ import concurrent.futures as cf
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from itertools import repeat
 from time import perf_counter
 from typing import Any
@@ -53,13 +53,13 @@ class Item:
     __slots__ = ("attempts", "outcome", "since", "state", "step")
 
     def __init__(self, outcome: Any, since: float) -> None:
-        self.outcome = outcome
+        self.outcome: Any = outcome
         """What the step before it ended with; while a step runs, what that was given."""
-        self.step = 0
+        self.step: int = 0
         """The number of the step that it waits for, or is in."""
-        self.since = since
+        self.since: float = since
         """When it came there."""
-        self.state = LIVE
+        self.state: str = LIVE
         self.attempts: Attempts | None = None
         """If it is in a step that may be tried again, and has been in there before."""
 
@@ -73,12 +73,12 @@ class Flow:
         self.steps = steps
         self.window = window
         self.return_exceptions = return_exceptions
-        self.context = copy_context()
-        self.lock = threading.Lock()
-        self.counters = [Counters(step.name) for step in steps]
-        self.local = [LocalStation(self, number) for number in range(len(steps))]
-        self.trips = self._trip_stations()
-        self.runners = {step.executor: Runners(self, step.executor) for step in steps if step.shared}
+        self.context: Context = copy_context()
+        self.lock: threading.Lock = threading.Lock()
+        self.counters: list[Counters] = [Counters(step.name) for step in steps]
+        self.local: list[LocalStation] = [LocalStation(self, number) for number in range(len(steps))]
+        self.trips: list[TripStation | None] = self._trip_stations()
+        self.runners: dict[cf.Executor, Runners] = {step.executor: Runners(self, step.executor) for step in steps if step.shared}
         self._has_fixed = any(station is not None and station.size.fixed is not None for station in self.trips)
         self.ordered = ordered
         self.order: deque[Item] = deque()
@@ -87,11 +87,12 @@ class Flow:
         """In a stream without: those that are done."""
         self.unfinished: set[Item] = set()
         """In a stream without: those that are not."""
-        self.live = 0
-        self.finished = self.failed = 0
-        self.closed = False
+        self.live: int = 0
+        self.finished: int = 0
+        self.failed: int = 0
+        self.closed: bool = False
         """Whether nothing may come in any more."""
-        self.exhausted = False
+        self.exhausted: bool = False
         """Whether nothing will come in any more."""
         self.running: dict[Any, Iterable[Item]] = {}
         self._consumer: Future[None] | None = None

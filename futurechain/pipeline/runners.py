@@ -32,8 +32,8 @@ class Runners:
     def __init__(self, flow: Flow, executor: cf.Executor) -> None:
         self.flow = flow
         self.executor = executor
-        self.most = places.workers_of(executor)
-        self.active = 0
+        self.most: int = places.workers_of(executor)
+        self.active: int = 0
         """How many are queued or running."""
         names = [step.name for step in flow.steps if step.executor is executor]
         self._turn = _Turn(self, "+".join(names))

@@ -19,6 +19,8 @@ from futurechain.failure import Failure
 from futurechain.flow.coroutines import ensure_future
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Timeout, outcome_of
+from futurechain.pipeline.statistics import Counters
+from futurechain.pipeline.steps import Step
 from futurechain.pipeline.trips import protected
 
 if TYPE_CHECKING:
@@ -41,13 +43,13 @@ class LocalStation:
 
     def __init__(self, flow: Flow, number: int) -> None:
         self.flow = flow
-        self.step = flow.steps[number]
-        self.counters = flow.counters[number]
-        self.most = self.step.concurrency
-        self.limited = places.is_limited(self.step.executor)
-        self.plain = self.step.kind == "then" and self.step.timeout is None and self.step.retry is None
+        self.step: Step = flow.steps[number]
+        self.counters: Counters = flow.counters[number]
+        self.most: int | None = self.step.concurrency
+        self.limited: bool = places.is_limited(self.step.executor)
+        self.plain: bool = self.step.kind == "then" and self.step.timeout is None and self.step.retry is None
         """Whether a run is one call and no more."""
-        self.taken = 0
+        self.taken: int = 0
         self.waiting: deque[Item] = deque()
 
     def belongs_to(self, executor: cf.Executor) -> bool:

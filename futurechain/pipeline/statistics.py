@@ -35,9 +35,14 @@ class Counters:
     __slots__ = ("cancelled", "failed", "in_flight", "name", "seconds_queued", "seconds_run", "started", "succeeded")
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.started = self.succeeded = self.failed = self.cancelled = self.in_flight = 0
-        self.seconds_queued = self.seconds_run = 0.0
+        self.name: str = name
+        self.started: int = 0
+        self.succeeded: int = 0
+        self.failed: int = 0
+        self.cancelled: int = 0
+        self.in_flight: int = 0
+        self.seconds_queued: float = 0.0
+        self.seconds_run: float = 0.0
 
     def frozen(self) -> StepStatistics:
         """Return the present figures."""

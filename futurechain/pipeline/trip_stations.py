@@ -38,18 +38,18 @@ class TripStation:
         self.flow = flow
         self.span = span
         steps = [flow.steps[number] for number in span]
-        self.executor = steps[0].executor
-        self.workers = places.workers_of(self.executor)
-        self.most = self._most_inside([step.concurrency for step in steps if step.concurrency is not None])
+        self.executor: cf.Executor = steps[0].executor
+        self.workers: int = places.workers_of(self.executor)
+        self.most: int = self._most_inside([step.concurrency for step in steps if step.concurrency is not None])
         batch = steps[0].batch
-        self.stopped_after = steps[0].timeout if is_stopped(steps[0]) else None
+        self.stopped_after: float | None = steps[0].timeout if is_stopped(steps[0]) else None
         alone = self.stopped_after is not None or places.starts_each(self.executor)
-        self.size = TripSize(1 if alone else None if batch == "auto" else int(batch))
-        self.largest = None if flow.window is None else max(1, flow.window // (2 * self.workers))
-        self.trip = trip_through(flow.steps, span)
+        self.size: TripSize = TripSize(1 if alone else None if batch == "auto" else int(batch))
+        self.largest: int | None = None if flow.window is None else max(1, flow.window // (2 * self.workers))
+        self.trip: Trip = trip_through(flow.steps, span)
         self.queue: deque[Item] = deque()
         self.alone: deque[Item] = deque()
-        self.inside = 0
+        self.inside: int = 0
 
     def _most_inside(self, bounds: list[int]) -> int:
         """Return how many trips may be inside; a worker runs one item at a time, so the workers are a bound as well."""

@@ -62,9 +62,9 @@ class Trip:
 
     def __init__(self, name: str, calls: tuple[Call | None, ...], timeouts: tuple[float | None, ...]) -> None:
         self.__qualname__ = name
-        self.calls = calls
+        self.calls: tuple[Call | None, ...] = calls
         """The function of each step; None where a step has nothing to do there."""
-        self.timeouts = timeouts
+        self.timeouts: tuple[float | None, ...] = timeouts
         """The seconds that each step may take."""
 
     def of(self, items: int) -> Trip:
@@ -253,8 +253,8 @@ class TripSize:
     __slots__ = ("cost", "fixed", "size")
 
     def __init__(self, fixed: int | None) -> None:
-        self.fixed = fixed
-        self.size = fixed or 1
+        self.fixed: int | None = fixed
+        self.size: int = fixed or 1
         self.cost: float | None = None
         """Seconds that an item takes."""
 

@@ -28,9 +28,9 @@ class StageJob:
         self._scheduler = scheduler
         self._stage = stage
         self._call: Call | None = call
-        self.begun = begun
-        self.name = label(call[0])
-        self.is_running = False
+        self.begun: bool = begun
+        self.name: str = label(call[0])
+        self.is_running: bool = False
         self.item: Item | None = None
         """What stands for it in the machine, once it is there."""
 
@@ -96,8 +96,8 @@ class ProcessScheduler(OutOfProcess):
 
     def __init__(self, name: str, make: Callable[[str], Machine], *, stop_cancelled: bool) -> None:
         super().__init__(name)
-        self.machine = make(name)
-        self.stop_cancelled = stop_cancelled
+        self.machine: Machine = make(name)
+        self.stop_cancelled: bool = stop_cancelled
         self.inside: dict[int, Any] = {}
         """The stages that the machine has."""
 

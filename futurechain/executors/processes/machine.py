@@ -38,7 +38,7 @@ MOST_UNREAD = 1000
 LARGE = 1 << 14
 """What takes more bytes than that is made known at once, so that what is queued is measured rightly."""
 
-logger = logging.getLogger("futurechain")
+logger: logging.Logger = logging.getLogger("futurechain")
 
 
 class Machine:
@@ -52,11 +52,11 @@ class Machine:
     """
 
     def __init__(self, options: Options, context: Any, limit: int, start: Start) -> None:
-        self.name = options.name
+        self.name: str = options.name
         self._inbox: Inbox = deque()
         self._bell = Bell()
         self._packer = Packer(start.share)
-        self.staff = Staff(context, limit, start, self._joined)
+        self.staff: Staff = Staff(context, limit, start, self._joined)
         self._watcher = Watcher(options, self.staff, self._packer, self._inbox, self._bell)
         self._lists = self._watcher.roster.idle, self._watcher.roster.returned
         self.thread: threading.Thread | None = None

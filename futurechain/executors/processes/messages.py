@@ -76,10 +76,10 @@ class Parcel:
     __slots__ = ("blocks", "layout", "pieces", "size")
 
     def __init__(self, layout: Layout, pieces: Sequence[Piece], blocks: Sequence[Block]) -> None:
-        self.layout = layout
-        self.pieces = pieces
-        self.blocks = blocks
-        self.size = sum(map(len, pieces)) + sum(block.size for block in blocks)
+        self.layout: Layout = layout
+        self.pieces: Sequence[Piece] = pieces
+        self.blocks: Sequence[Block] = blocks
+        self.size: int = sum(map(len, pieces)) + sum(block.size for block in blocks)
         """How much memory it takes."""
 
     def inlined(self) -> Parcel:

@@ -42,13 +42,13 @@ class WorkerProcess:
     def __init__(self, context: Any, start: Start) -> None:
         ours, theirs = context.Pipe()
         try:
-            self.fd = os.dup(ours.fileno())  # a number and no object: in a forked child nothing must close it late
+            self.fd: int = os.dup(ours.fileno())  # a number and no object: in a forked child nothing must close it late
             _our_ends.add(self.fd)
         finally:
             ours.close()
         try:
             os.set_blocking(self.fd, False)
-            self.process = context.Process(target=main, args=(theirs, start))
+            self.process: Any = context.Process(target=main, args=(theirs, start))
             self.process.start()
         except BaseException:
             _close(self.fd)
@@ -56,14 +56,14 @@ class WorkerProcess:
         finally:
             theirs.close()
         self.pid: int = self.process.pid
-        self.death = _death_of(self.process)
-        self.reader = Reader(self.fd)
-        self.writer = Writer(self.fd)
-        self.receiver = Receiver()
-        self.phase = Phase.STARTING
+        self.death: int = _death_of(self.process)
+        self.reader: Reader = Reader(self.fd)
+        self.writer: Writer = Writer(self.fd)
+        self.receiver: Receiver = Receiver()
+        self.phase: Phase = Phase.STARTING
         self.lent = False
         """Whether it is idle, for anybody to take: only who has taken it out of the list may touch it then."""
-        self.gone = False
+        self.gone: bool = False
         """Whether a message could not be sent, because it has ended."""
         self.trip: Trip | None = None
         """What it is doing, or is to begin with; None when it is idle."""

@@ -80,14 +80,14 @@ class Block:
     __slots__ = ("capacity", "fd", "holder", "kept", "serial", "size", "slot", "used")
 
     def __init__(self, fd: int, slot: int, serial: int, capacity: int, *, kept: bool) -> None:
-        self.fd = fd
-        self.slot = slot
-        self.serial = serial
-        self.capacity = capacity
-        self.kept = kept
+        self.fd: int = fd
+        self.slot: int = slot
+        self.serial: int = serial
+        self.capacity: int = capacity
+        self.kept: bool = kept
         """Whether it will be used again."""
-        self.size = 0
-        self.used = 0.0
+        self.size: int = 0
+        self.used: float = 0.0
         self.holder: object = None
         """Who has been sent it."""
 
@@ -274,8 +274,8 @@ class Lease:
 
     def __init__(self, ledger: mmap.mmap, slot: int) -> None:
         self.ledger: mmap.mmap | None = ledger
-        self.slot = slot
-        self.releases_to = FREE
+        self.slot: int = slot
+        self.releases_to: int = FREE
 
     def end(self) -> None:
         """Tell the sender. Runs as a finalizer, in any thread, between any two steps: so it takes no lock."""

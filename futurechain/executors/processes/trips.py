@@ -59,10 +59,10 @@ class Item:
     __slots__ = ("job", "packed", "parcel", "trip")
 
     def __init__(self, job: Job, trip: Trip) -> None:
-        self.job = job
-        self.trip = trip
+        self.job: Job = job
+        self.trip: Trip = trip
         self.parcel: Parcel | None = None
-        self.packed = 0.0
+        self.packed: float = 0.0
         """How many seconds it took to pack it."""
 
     def unpack(self, packer: Packer) -> None:
@@ -78,14 +78,14 @@ class Trip:
     __slots__ = ("cut", "items", "packing", "sent", "size", "worker")
 
     def __init__(self, jobs: Iterable[Job] = (), cut: float | None = None) -> None:
-        self.items = [Item(job, self) for job in jobs]
-        self.cut = cut
+        self.items: list[Item] = [Item(job, self) for job in jobs]
+        self.cut: float | None = cut
         """After how many seconds the worker gives back what it has not begun; None: never."""
-        self.packing = False
+        self.packing: bool = False
         """Whether another thread is packing it."""
-        self.size = 0
+        self.size: int = 0
         """How much memory it takes, packed."""
-        self.sent = 0.0
+        self.sent: float = 0.0
         self.worker: Any = None
         """The worker that has it, or None."""
 
@@ -149,7 +149,7 @@ class Queue:
     def __init__(self) -> None:
         self._begun: OrderedDict[Trip, None] = OrderedDict()
         self._fresh: OrderedDict[Trip, None] = OrderedDict()
-        self.size = 0
+        self.size: int = 0
         """How much memory the packed ones take."""
 
     def __len__(self) -> int:

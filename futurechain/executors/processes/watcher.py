@@ -62,8 +62,8 @@ class Watcher:
         self._packer = packer
         self._inbox = inbox
         self._bell = bell
-        self.roster = Roster(bell, self._take_back)
-        self.backlog = Backlog(packer, options.name, options.elsewhere, self.tell, staff.limit)
+        self.roster: Roster = Roster(bell, self._take_back)
+        self.backlog: Backlog = Backlog(packer, options.name, options.elsewhere, self.tell, staff.limit)
         self.reason: str | None = None
         """Why the pool is broken, if it is."""
         self._closing = False

@@ -195,6 +195,7 @@ class Bell:
     __slots__ = ("_rope", "_rung", "fd")
 
     def __init__(self) -> None:
+        self.fd: int
         self.fd, self._rope = os.pipe()
         os.set_blocking(self.fd, False)
         os.set_blocking(self._rope, False)

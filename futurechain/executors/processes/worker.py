@@ -34,7 +34,7 @@ from futurechain.executors.processes.wire import Frame, Piece, Reader, Writer, f
 
 __all__ = ["Start", "main"]
 
-logger = logging.getLogger("concurrent.futures")
+logger: logging.Logger = logging.getLogger("concurrent.futures")
 
 
 class Start(NamedTuple):
