@@ -78,7 +78,9 @@ class Flow:
         self.counters: list[Counters] = [Counters(step.name) for step in steps]
         self.local: list[LocalStation] = [LocalStation(self, number) for number in range(len(steps))]
         self.trips: list[TripStation | None] = self._trip_stations()
-        self.runners: dict[cf.Executor, Runners] = {step.executor: Runners(self, step.executor) for step in steps if step.shared}
+        self.runners: dict[cf.Executor, Runners] = {
+            step.executor: Runners(self, step.executor) for step in steps if step.shared
+        }
         self._has_fixed = any(station is not None and station.size.fixed is not None for station in self.trips)
         self.ordered = ordered
         self.order: deque[Item] = deque()
