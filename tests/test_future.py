@@ -1277,7 +1277,8 @@ def test_the_function_of_a_cancelled_finally_runs_once(on_pool, pool):
 
 def test_a_finally_stage_that_is_given_a_result():
     """By its consumer, before its parent is settled: it has that result."""
-    stage = Future().finally_(lambda: None)
+    source = Future()  # held, or the stage would be told that its producer is gone
+    stage = source.finally_(lambda: None)
     stage.set_result(5)
     assert stage.result(0) == 5
 
