@@ -70,9 +70,9 @@ class Failure:
         captureVars: bool = False,
     ) -> None:
         error: Any = sys.exception() if exc_value is None else exc_value
-        if isinstance(error, Failure):
+        if type(error) is Failure:  # not isinstance(): that would ask an exception for its class
             error = error.value
-        if not isinstance(error, BaseException):
+        if not issubclass(type(error), BaseException):
             wanted = "an exception instance, as in Failure(ValueError('...'))"
             given = "nothing, and no exception is being handled" if error is None else repr(error)
             raise TypeError(f"Failure() wants {wanted}, not {given}")

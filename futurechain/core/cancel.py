@@ -20,16 +20,26 @@ __all__ = ["cancel_owned", "claim_to_cancel", "expire", "let_go", "release"]
 def cancel_owned(future: Any, failure: Failure) -> None:
     """Settle `future`, which the caller owns, with `failure`, and cancel upward what nobody else consumes."""
     thread = current.thread
+    owned = [future]
     thread.depth += 1  # so that an interrupt, or what is put off, waits until all of it is done
     try:
-        claimed = _cancel_one(future, failure)
-        while claimed:
-            claimed += _cancel_one(claimed.pop(), Failure(CancelledError()))
+        _cancel_all(owned, failure)
+    except KeyboardInterrupt as interrupt:
+        thread.note_interrupt(interrupt)
+        _cancel_all(owned, failure)
     finally:
         thread.depth -= 1
-        future = None
+        del future
     if not thread.depth:
         leave_handlers(thread)
+
+
+def _cancel_all(owned: list[Any], failure: Failure) -> None:
+    """Settle all that is `owned`, the last one first, with what is claimed by that; one that is settled is left out."""
+    while owned:
+        one = owned[-1]
+        owned[-1:] = [] if one.done() else _cancel_one(one, failure)
+        failure = Failure(CancelledError())
 
 
 def _cancel_one(future: Any, failure: Failure) -> list[Any]:

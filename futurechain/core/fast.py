@@ -230,7 +230,11 @@ def set_result(self: Any, result: Any) -> None:
             pass
         dependent = None  # no cycle: a traceback may keep this frame
     if dependents or dependents.copy():  # the copy takes the list's lock: a plain look may be older than our outcome
-        run_dependents(self)
+        try:
+            run_dependents(self)
+        except KeyboardInterrupt:  # if it came before anything was done; else nothing is left
+            run_dependents(self)
+            raise
     if settled is not None:
         run_dependents(settled)
     return None

@@ -91,7 +91,7 @@ def _wait_for(stage: Any, inner: Any) -> Any:
     forwarded = waiting is not None
     if forwarded:
         stage._outcome = FORWARDED
-    stage._handler = while_waiting(stage._handler)
+    stage._handler = while_waiting(stage)
     entry = WeakTakeOver(stage, inner) if forwarded else TakeOver(stage)
     stage._source = inner._as_source()
     stage._dependents[:0] = (TICKET, PIN) if forwarded else (TICKET,)  # from here on whoever claims it may settle it

@@ -180,11 +180,33 @@ class Expiry(Handler):
         return outcome
 
 
-def while_waiting(handler: Any) -> Any:
-    """Return what stands for `handler`, which was called, while its stage waits for the future that it returned."""
-    if type(handler) in {Then, Catch, Callbacks}:
-        return Named(handler.title())
-    return handler if issubclass(type(handler), Handler) else Named(label(handler))
+class Held(Named):
+    """The same for a stage that its scheduler knows of while it waits."""
+
+    __slots__ = ("stage",)
+
+    def __init__(self, name: str, stage: Any) -> None:
+        super().__init__(name)
+        self.stage = stage
+
+    def finish(self, outcome: Any) -> Any:
+        self.stage._scheduler.unregister(self.stage)
+        return outcome
+
+
+def while_waiting(stage: Any) -> Any:
+    """Return what stands for the handler of `stage`, which was called, while that waits for the future it returned.
+
+    What the handler holds is let go. A local stage in the chain of an executor is registered there, so that a shutdown
+    waits for it.
+    """
+    handler = stage._handler
+    if issubclass(type(handler), Handler) and type(handler) not in {Then, Catch, Callbacks}:
+        return handler
+    if stage._on_executor or stage._scheduler.is_local:
+        return Named(label(handler))
+    stage._scheduler.register(stage)
+    return Held(label(handler), stage)
 
 
 def check_handler(fn: Any, method: str) -> Any:

@@ -26,6 +26,7 @@ from futurechain.core.handlers import Handler
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call, Scheduler
 from futurechain.core.state import (
+    KEYED,
     PENDING,
     TICKET,
     Group,
@@ -78,6 +79,9 @@ def settle(future: Any, outcome: Any) -> None:
         publish(future, outcome)
     try:
         run_dependents(future)
+    except KeyboardInterrupt:  # if it came before anything was done; else nothing is left
+        run_dependents(future)
+        raise
     finally:
         del future, outcome
 
@@ -154,6 +158,7 @@ def _finish_interrupted(settled: Any, thread: ThreadState, floor: int, interrupt
     """Go on after a Ctrl-C in the library's own code, until everything at hand is done; it is raised after that."""
     while True:
         thread.note_interrupt(interrupt)
+        _recover(interrupt, thread)
         try:
             if settled is not None:
                 _run_straight(settled, thread)
@@ -162,6 +167,19 @@ def _finish_interrupted(settled: Any, thread: ThreadState, floor: int, interrupt
             return
         except KeyboardInterrupt as another:
             interrupt = another
+
+
+def _recover(interrupt: BaseException, thread: ThreadState) -> None:
+    """Put onto the stack what `_run_straight` had at hand when `interrupt` left it.
+
+    A jump back in a loop is covered by no ``except`` from Python 3.12 on: the frame in the traceback still has it.
+    """
+    trace = interrupt.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is _run_straight.__code__:
+            names = trace.tb_frame.f_locals
+            _keep(names.get("future"), names.get("child"), thread, interrupt)
+        trace = trace.tb_next
 
 
 # -- what a thread has put off ----------------------------------------------------------------------------------------
@@ -210,17 +228,25 @@ def leave_handlers(thread: ThreadState) -> None:
     """Come out of the outermost handler: do what was put off, then raise an interrupt that was held back."""
     thread.depth = 1
     try:
-        run_put_off(thread)
-        while thread.carried is not None:
-            stage, thread.carried = thread.carried, None
-            _carry_on_with(stage, thread)
-            del stage
-            run_put_off(thread)
+        _run_all(thread)
+    except KeyboardInterrupt as interrupt:
+        thread.note_interrupt(interrupt)
+        _recover(interrupt, thread)
+        _run_all(thread)
     finally:
         thread.depth = 0
     if thread.interrupt is not None:
         interrupt, thread.interrupt = thread.interrupt, None
         raise interrupt
+
+
+def _run_all(thread: ThreadState) -> None:
+    run_put_off(thread)
+    while thread.carried is not None:
+        stage, thread.carried = thread.carried, None
+        _carry_on_with(stage, thread)
+        del stage
+        run_put_off(thread)
 
 
 def _carry_on_with(stage: Any, thread: ThreadState) -> None:
@@ -361,6 +387,8 @@ def _run_branches(thread: ThreadState, floor: int) -> None:
             if settled is not None:
                 _run_straight(settled, thread)
     except KeyboardInterrupt as interrupt:
+        if type(dependent) in KEYED:  # it may be told twice
+            settled = dependent._fire(future, future._outcome, thread) or settled
         _keep(settled, dependent if isinstance(dependent, State) else None, thread, interrupt)
         raise
     finally:

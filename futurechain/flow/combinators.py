@@ -76,8 +76,8 @@ class _Group:
         return cast("Future[Any]", whole)
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:  # modules may be gone then
-        whole = self.whole
-        if whole._outcome is PENDING and not is_finalizing() and claim(whole):
+        whole = getattr(self, "whole", None)  # not there if a Ctrl-C came before
+        if whole is not None and whole._outcome is PENDING and not is_finalizing() and claim(whole):
             error = LostFutureError("the futures this combination waits for were dropped without being settled")
             rescue(partial(settle, whole, Failure(error)))
 

@@ -11,9 +11,10 @@ from futurechain import clock
 from futurechain.core import callback_threads
 from futurechain.core.attaching import attach_stage
 from futurechain.core.handlers import Named, Task
-from futurechain.core.loop import HERE, settle
-from futurechain.core.scheduler import scheduler_of
-from futurechain.core.state import claim, new_pending
+from futurechain.core.loop import HERE, WAITING_KINDS, settle
+from futurechain.core.scheduler import Scheduler, scheduler_of
+from futurechain.core.state import attach, claim, new_pending
+from futurechain.core.thread_state import ThreadState
 from futurechain.executors.inline import INLINE
 from futurechain.future import Future, LocalStage, Returned, Waited, succeed
 
@@ -115,10 +116,14 @@ def retry(
     tenacity = _import_tenacity()
     if not callable(fn):
         raise TypeError(f"retry() wants a function first, not {fn!r}")
-    scheduler_of(on)
+    scheduler = scheduler_of(on)
     _check_policy(policy, tenacity)
     attempts = _Attempts(fn, args, kwargs, policy, on, tenacity)
-    return succeed(None).then(attempts.step)
+    whole = succeed(None).then(attempts.step)
+    scheduler.register(whole)
+    if not attach(whole, _Registered(scheduler)):
+        scheduler.unregister(whole)
+    return whole
 
 
 def _import_tenacity() -> Any:
@@ -144,6 +149,24 @@ def _check_policy(policy: Any, tenacity: Any) -> None:
     elif isinstance(policy, tenacity.AsyncRetrying):
         hint = ": an event loop's policy is not needed, the waiting is done here"
     raise TypeError(f"retry() wants policy=tenacity.Retrying(stop=..., wait=..., retry=...), not {policy!r}{hint}")
+
+
+class _Registered:
+    """A dependent that tells the executor of the attempts when all of it is over; it is no consumer."""
+
+    __slots__ = ("_scheduler",)
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def _is_waiting(self) -> bool:
+        return False
+
+    def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> None:
+        self._scheduler.unregister(future)
+
+
+WAITING_KINDS.add(_Registered)
 
 
 class _Attempts:
