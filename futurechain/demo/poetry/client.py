@@ -186,10 +186,14 @@ class Readings:
         recipe = Pipeline().then(self._begin, name="poem")
         numbered = itertools.takewhile(lambda _: not self._is_over, enumerate(self._poems))
         total = len(self._poems)
-        with recipe.map(numbered, window=self._most, ordered=False, total=total, progress=_bar()) as stream:
-            for name, future in stream:
-                self._open.pop(name).close()
-                self._settled.put((name.partition(" ")[2], future))
+        try:
+            with recipe.map(numbered, window=self._most, ordered=False, total=total, progress=_bar()) as stream:
+                for name, future in stream:
+                    self._open.pop(name).close()
+                    self._settled.put((name.partition(" ")[2], future))
+        except RuntimeError:  # the pools were shut down, perhaps between two looks at that
+            if not self._is_over:
+                raise
 
     def _begin(self, numbered: tuple[int, tuple[str, bytes]]) -> Future[tuple[str, Future[Poem]]]:
         """Serve one poem, and have it downloaded and transformed; done when it is, for good or bad."""
