@@ -187,7 +187,7 @@ class Held(Named):
 
     def __init__(self, name: str, stage: Any) -> None:
         super().__init__(name)
-        self.stage = stage
+        self.stage: Any = stage
 
     def finish(self, outcome: Any) -> Any:
         self.stage._scheduler.unregister(self.stage)
