@@ -165,7 +165,7 @@ def _tell(current: Any, failed: bool) -> None:
 
 def _note(error: BaseException, fn: Any) -> None:
     """Note on `error` that `fn` raised it; remember it if it is Ctrl-C."""
-    if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+    if issubclass(type(error), KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
         _interrupts.append(error)
     note(error, "Deferred" if fn is None else label(fn), "INLINE")
 

@@ -124,9 +124,9 @@ def note(error: BaseException, name: str, place: str) -> None:
     if trace is not None:
         _traceback.__set__(error, trace.tb_next)
     del trace
-    with suppress(Exception):
+    with suppress(Exception):  # of a RuntimeError of the user's class; `note_stage` itself never raises
         note_stage(error, name, place)
-        if isinstance(error, RuntimeError) and any(text in str(error) for text in _LOOPLESS):
+        if issubclass(type(error), RuntimeError) and any(text in str(error) for text in _LOOPLESS):
             error.add_note(
                 f"stage {name} runs on {place}, where there is no event loop: await futures there, or run what needs "
                 "a loop by asyncio.run_coroutine_threadsafe(coroutine, loop), whose future can be awaited"

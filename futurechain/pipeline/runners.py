@@ -57,7 +57,7 @@ class Runners:
             task = self.flow.context.copy().run(places.submit, self.executor, self._turn)
         except BaseException as error:
             self._refused(Failure(error))
-            if not isinstance(error, Exception):
+            if not issubclass(type(error), Exception):
                 raise
             return
         self.flow.enter(task, self)

@@ -128,7 +128,7 @@ class TripStation:
         except BaseException as error:
             for item in self._withdraw(items):
                 flow.post(self._fail, item, Failure(error))
-            if not isinstance(error, Exception):
+            if not issubclass(type(error), Exception):
                 raise
             return
         flow.enter(future, items)

@@ -147,7 +147,7 @@ def _one_step(call: Any, values: Sequence[Any], seconds: float) -> Report:
 
 def protected(error: BaseException) -> Failure:
     """Return the failure of a step that raised `error`; a StopIteration would end the loops of others."""
-    if isinstance(error, StopIteration):
+    if issubclass(type(error), StopIteration):
         wrong = RuntimeError("a step raised StopIteration")
         wrong.__cause__ = error
         return Failure(wrong)

@@ -187,7 +187,7 @@ class _Name:
 
 def _text(failure: Failure) -> tuple[str, str]:
     """Return the state and the detail of a failed stage."""
-    if isinstance(failure.value, CancelledError):
+    if issubclass(type(failure.value), CancelledError):
         return "cancelled", ""
     return "failed", f"{type(failure.value).__name__}: {failure.getErrorMessage()}"[:200]
 
