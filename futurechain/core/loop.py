@@ -96,8 +96,8 @@ def run_dependents(future: Any) -> None:
     if depth >= DEEPEST:
         thread.later.append(future)
         return
-    thread.depth = depth + 1
     floor = len(thread.stack) if depth else 0
+    thread.depth = depth + 1  # no call before `try`: a Ctrl-C after it would leave the depth as it is
     try:
         _run_straight(future, thread)
         if len(thread.stack) > floor:
@@ -136,9 +136,9 @@ def start_late(stage: Any, future: Any) -> None:
     """Fire a dependent that came when `future` was settled already; the caller owns it, or it runs on an executor."""
     thread = current.thread
     depth = thread.depth
-    thread.depth = depth + 1
     floor = len(thread.stack) if depth else 0
     settled = _NOTHING
+    thread.depth = depth + 1  # no call before `try`: a Ctrl-C after it would leave the depth as it is
     try:
         settled = stage._fire(future, future._outcome, thread)
         if settled is not None:
@@ -229,9 +229,9 @@ def leave_handlers(thread: ThreadState) -> None:
     thread.depth = 1
     try:
         _run_all(thread)
-    except KeyboardInterrupt as interrupt:
-        thread.note_interrupt(interrupt)
-        _recover(interrupt, thread)
+    except KeyboardInterrupt as error:
+        thread.note_interrupt(error)
+        _recover(error, thread)
         _run_all(thread)
     finally:
         thread.depth = 0
