@@ -197,7 +197,7 @@ MUTANTS = (
         (
             "    if is_ring(stage, inner) and claim(stage):\n"
             "        detach(inner, stage)\n"
-            "        return _cycle(inner)"
+            "        return _fail_ring(stage, inner)"
         ),
         "    pass",
         "rings are looked for",
@@ -216,7 +216,8 @@ MUTANTS = (
     Mutant(
         "core/flatten.py",
         (
-            "    elif type(target._outcome) is not Pending:  # cancelled in between\n"
+            "    elif TICKET not in target._dependents:  # a second look: who cancels it may have seen what it waited for "
+            "before\n"
             "        detach(inner, target)\n"
         ),
         "",
@@ -232,8 +233,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/flatten.py",
-        '    stage.__dict__.setdefault("_moved", []).append(weakref.ref(target))\n',
-        "",
+        "    moved.append(remembered)  # before it is taken out",
+        "    [].append(remembered)  # before it is taken out",
         "a cancellation reaches those who were forwarded",
         ("returns(adopt): set_result | cancel_root",),
     ),
@@ -243,6 +244,13 @@ MUTANTS = (
         "",
         "and what they had waited for, when they are cancelled",
         ("returns(adopt): set_result | cancel_first",),
+    ),
+    Mutant(
+        "core/flatten.py",
+        "    for target in moved_from(stage):\n        if claim(target):\n            detach",
+        "    for target in ():\n        if claim(target):\n            detach",
+        "a ring that is broken lets those fail who were moved from it",
+        ("ring_of_chains(adopt, adopt): close_ring | add_both",),
     ),
     Mutant(
         "core/flatten.py",
@@ -334,8 +342,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/cancel.py",
-        "        if claim(target):\n            waited_for",
-        "        if False:\n            waited_for",
+        "        if claim(target):\n            settle(target, failure)",
+        "        if False:\n            settle(target, failure)",
         "a cancellation goes down to those who were forwarded",
         ("returns(adopt): set_result | cancel_root",),
     ),
@@ -452,15 +460,15 @@ MUTANTS = (
     ),
     Mutant(
         "core/scheduler.py",
-        "    if chain.has_begun:\n        _tidy(chain.ends)\n",
+        "    if chain.has_begun:\n        tidy(chain.ends)\n",
         "    chain.ends.remove(end)\n",
         "a child is not taken out before it has found its predecessor",
         ("chain(): add_callback | add_both | add_callback",),
     ),
     Mutant(
         "core/scheduler.py",
-        "    if chain.has_begun:\n        _tidy(chain.ends)\n",
-        "    _tidy(chain.ends)\n",
+        "    if chain.has_begun:\n        tidy(chain.ends)\n",
+        "    tidy(chain.ends)\n",
         "nobody tidies before the first child has found the root",
         ("bare(): add_callback | add_callback | add_both",),
     ),

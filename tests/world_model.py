@@ -63,7 +63,7 @@ class Future:
         self.runs_on: Executor | None = INLINE
         """Where its own handler runs."""
         self.is_late = False
-        """Whether it was attached after the shutdown of that."""
+        """Whether it was attached after the shutdown of that, to no chain that has begun there."""
         self.handlers: dict[str, Action] = {}
         self.parent: str | None = None
         """The name of what it was attached to, for the order of handlers."""
@@ -174,8 +174,8 @@ class World:
         self.later: deque[tuple[Future, Any]] = deque()
         self.groups: list[Group] = []
         self.is_open = False
-        """Whether something depends on an order that nobody has promised: which of several parts of a combination that
-        hang on the same future is settled first."""
+        """Whether something depends on what nobody has promised: which of several parts of a combination that hang on
+        the same future is settled first; or whether what a handler attaches after a shutdown is inside work."""
 
     def add(self, name: str, kind: str, *, executor: Executor | None = INLINE) -> Future:
         """Make a future and know it by its name."""
@@ -349,7 +349,10 @@ class World:
         """Attach a promise-family stage."""
         stage = self.add(name, "promise", executor=parent.executor if executor == "same" else executor)
         stage.runs_on = stage.executor
-        stage.is_late = stage.runs_on is not INLINE and stage.runs_on.closed
+        if stage.runs_on is not INLINE and stage.runs_on.closed:
+            has_begun = any(one.outcome is None and one.runs_on is stage.runs_on for one in self.above(parent))
+            stage.is_late = not has_begun
+            self.is_open = self.is_open or (stage.is_late and self.depth > 0)
         return self.connect(parent, stage, handlers)
 
     def add_callbacks(self, name: str, future: Future, handlers: dict[str, Action]) -> Future:

@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from futurechain.core import callback_threads, unobserved
 from futurechain.core.attaching import MISSING
+from futurechain.core.cancel import cancel_owned
 from futurechain.core.flatten import resolve
-from futurechain.core.loop import settle
+from futurechain.core.loop import leave_handlers, settle
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call, Scheduler
 from futurechain.core.state import PENDING, claim
-from futurechain.core.stdlib import outcome_of
+from futurechain.core.stdlib import is_cancelled, outcome_of
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import annotate
 from futurechain.errors import BrokenExecutor, ExecutorShutdownError, LostFutureError
@@ -54,10 +55,12 @@ _numbers = itertools.count()
 class Launched:
     """What a stage waits for that a foreign executor runs: its future there."""
 
-    __slots__ = ("_future",)
+    __slots__ = ("_future", "stoppers")
 
     def __init__(self, future: cf.Future[Any]) -> None:
         self._future = weakref.ref(future)
+        self.stoppers: list[None] = []
+        """One for each thread that is in `stop`, and will claim the stage if that says True."""
 
     def sources(self) -> list[Any]:
         """Return what we know it waits for: nothing."""
@@ -69,12 +72,19 @@ class Launched:
         return future is not None and future.running()
 
     def stop(self) -> bool:
-        """Ask for an end of it; False if it runs, and goes on."""
+        """Ask for an end of it; False if it runs, and goes on.
+
+        The withdrawn future arrives at once, within the request, and is left alone then: the stage is for the caller.
+        """
         future, asked = self._future(), False
-        if future is not None:
-            with suppress(Exception):  # some executors' futures cannot be cancelled, and say so by raising
-                asked = future.cancel()
-        return asked or not self.runs_abroad()
+        self.stoppers.append(None)
+        try:
+            if future is not None:
+                with suppress(Exception):  # some executors' futures cannot be cancelled, and say so by raising
+                    asked = future.cancel()
+        finally:
+            self.stoppers.pop()
+        return asked or not self.runs_abroad()  # a look after that: what has been left alone runs no more
 
     def cancel_for(self, child: Any) -> tuple[()]:
         """Do no more: whoever cancels the stage has called `stop`."""
@@ -144,7 +154,7 @@ class WrappedScheduler(OutOfProcess):
             self.inside.discard(id(stage))
             raise
         stage._call, stage._source = call[0], source
-        foreign.add_done_callback(_Arrival(self, stage))
+        foreign.add_done_callback(_Arrival(self, stage, source))
         if stage.done():  # cancelled in between
             source.stop()
 
@@ -165,14 +175,17 @@ class WrappedScheduler(OutOfProcess):
         future = foreign.submit(fn, *args, **kwargs)
         return future, Launched(future)
 
-    def arrive(self, stage: Any, foreign: cf.Future[Any]) -> None:
+    def arrive(self, stage: Any, foreign: cf.Future[Any], source: Launched) -> None:
         """Settle the stage, in whatever thread this is."""
         try:
             outcome = outcome_of(foreign)
             if type(outcome) is Timed:
                 watch.ran(stage, outcome.process, outcome.began)
                 outcome = outcome.outcome
-            self.receive(stage, Failure(_own(outcome.value, stage, self)) if type(outcome) is Failure else outcome)
+            if not is_cancelled(outcome):
+                self.receive(stage, Failure(_own(outcome.value, stage, self)) if type(outcome) is Failure else outcome)
+            elif not source.stoppers and claim(stage):
+                self.carry_on(partial(cancel_owned, stage, outcome))
         finally:
             self.inside.discard(id(stage))
 
@@ -184,6 +197,10 @@ class WrappedScheduler(OutOfProcess):
     def receive(self, stage: Any, outcome: Any) -> None:
         """Take the outcome that the executor has delivered."""
         self.deliver(stage, outcome)
+
+    def carry_on(self, action: Callable[[], object]) -> None:
+        """Do what is to be done for a stage that has arrived, and may run user code."""
+        callback_threads.post(Job(self, action))
 
     # -- ending ---------------------------------------------------------------------------------------------------
 
@@ -232,15 +249,16 @@ class WrappedScheduler(OutOfProcess):
 class _Arrival:
     """The done callback of a foreign future; it notices when the executor drops that without settling it."""
 
-    __slots__ = ("_scheduler", "_stage")
+    __slots__ = ("_scheduler", "_source", "_stage")
 
-    def __init__(self, scheduler: WrappedScheduler, stage: Any) -> None:
+    def __init__(self, scheduler: WrappedScheduler, stage: Any, source: Launched) -> None:
         self._scheduler = scheduler
         self._stage: Any = stage
+        self._source = source
 
     def __call__(self, foreign: cf.Future[Any]) -> None:
         stage, self._stage = self._stage, None
-        self._scheduler.arrive(stage, foreign)
+        self._scheduler.arrive(stage, foreign, self._source)
 
     def __del__(self) -> None:
         if self._stage is not None:
@@ -262,7 +280,10 @@ class ThreadsScheduler(WrappedScheduler):
 
     def receive(self, stage: Any, outcome: Any) -> None:
         if claim(stage):
-            Job(self, partial(_settle_here, stage, outcome))()
+            self.carry_on(partial(_settle_here, stage, outcome))
+
+    def carry_on(self, action: Callable[[], object]) -> None:
+        Job(self, action)()
 
 
 class ProcessScheduler(WrappedScheduler):
@@ -291,15 +312,24 @@ def _settle_here(stage: Any, outcome: Any) -> None:
 
 
 def _run_within(scheduler: Scheduler, context: Context, call: Call) -> Any:
-    """Make the call in a worker of a foreign thread pool: what it submits is inside work."""
+    """Make the call in a worker of a foreign thread pool: what it submits is inside work.
+
+    Like any handler it puts things off. They are done here, since nobody knows in which thread the outcome arrives.
+    """
     run = current.thread
+    depth, run.depth = run.depth, run.depth + 1
     run.within, before = scheduler, run.within
     fn, args, kwargs = call
     try:
         return context.run(fn, *args, **kwargs)
     finally:
-        run.within = before
         del call, fn, args, kwargs
+        run.depth = depth
+        try:
+            if not depth:
+                leave_handlers(run)
+        finally:
+            run.within = before
 
 
 # -- errors -------------------------------------------------------------------------------------------------------
