@@ -1,23 +1,36 @@
 """Chaining for ``concurrent.futures``: futures with ``then``, ``catch`` and ``addCallback``, on any executor.
 
-::
+A chain, many items, and the errors of both::
 
-    from futurechain import ThreadPoolExecutor
+    from futurechain import Pipeline, ProcessPoolExecutor, ThreadPoolExecutor, gather
 
-    with ThreadPoolExecutor() as pool:
-        page = pool.submit(fetch, url).then(parse).catch(OSError, default)
-        print(page.result())
+    with ThreadPoolExecutor() as threads, ProcessPoolExecutor() as processes:
+        page = threads.submit(fetch, url).then(parse, on=processes).catch(OSError, default)
+        print(page.result())                                    # a real concurrent.futures.Future
 
-What users need first: `ThreadPoolExecutor` and `ProcessPoolExecutor`, which take what the standard ones take;
-`wrap_executor` for any other executor, `wrap_future` for anybody's future; the methods of `Future`; `gather`, `race`,
-`first`, `some` and `reduce` for several futures; `delay` and `retry` for time; `ensure_future` and `inlineCallbacks`
-for coroutines; `trace`, `render` and `debug` to see what happens. ``futurechain.errors`` has what can go wrong,
-``futurechain.defer`` Twisted's names, ``futurechain.testing`` a clock for tests.
+        print(gather(*[threads.submit(fetch, url) for url in urls]).timeout(10).result())
+
+        pipeline = Pipeline().then(fetch, on=threads, concurrency=4).then(parse, on=processes)
+        for page in pipeline.map(urls):                         # in order, in constant memory
+            print(page)
+
+What users need first:
+
+* executors: `ThreadPoolExecutor` and `ProcessPoolExecutor`, which take what the standard ones take; `INLINE`;
+  `wrap_executor` for any other executor, `limit` for how many at once and how many in a second
+* futures: the methods of `Future`; `wrap_future` for anybody's future; `succeed` and `fail`
+* several futures: `gather`, `race`, `first`, `some`, `reduce`; many items: `Pipeline` and `Stream`
+* time: `delay`, `retry`, and ``timeout`` of a future
+* coroutines: `ensure_future` and `inlineCallbacks`; ``await`` works under asyncio and trio
+* to see what happens: `trace`, `render`, `debug`, and the logger ``futurechain`` for failures that nobody looked at
+
+``futurechain.errors`` has what can go wrong, ``futurechain.defer`` Twisted's names, ``futurechain.testing`` a clock for
+tests. The README shows how to do what, and what is promised.
 
 Inside, each layer imports only from those before it: ``errors``, ``failure``, ``clock``; ``core``, how outcomes
 travel; ``future``, the public class; ``executors``; ``flow`` (several futures, time, coroutines) and ``viewing``;
-``defer`` and ``demo``. Each name is imported when it is first used: importing the package itself costs next to
-nothing.
+``pipeline``; ``defer`` and ``testing``; ``demo``. Each name is imported when it is first used: importing the package
+itself costs next to nothing.
 """
 
 from __future__ import annotations

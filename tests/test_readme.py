@@ -46,6 +46,20 @@ def test_examples_run(code: str, expected: str, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr, done.returncode) == (expected, "", 0)
 
 
+@pytest.mark.parametrize("code", [code for language, code in BLOCKS if language == "py"])
+def test_examples_of_frameworks_run(code: str, tmp_path: Path) -> None:
+    """Each block marked ``py`` compiles, and runs in silence if the framework that it imports is installed."""
+    compile(code, "README.md", "exec")
+    for module in re.findall(r"^from (\w+)", code, re.MULTILINE):
+        pytest.importorskip(module)
+    program = tmp_path / "example.py"
+    program.write_text(code, "utf-8")
+
+    done = run(str(program), cwd=tmp_path)
+
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
 @pytest.mark.parametrize("subcommand", sorted(set(re.findall(r"-m futurechain (\w+)", TEXT))))
 def test_subcommands_exist(subcommand: str) -> None:
     """Each ``python -m futurechain NAME`` in the text is a program that can explain itself."""
