@@ -27,6 +27,7 @@ from futurechain.core.thread_state import current
 from futurechain.core.unobserved import annotate
 from futurechain.errors import StagePicklingError
 from futurechain.executors.pool import PoolScheduler, fail, handled_by, handles_failure, refuse
+from futurechain.executors.travel import cannot_travel
 from futurechain.failure import Failure
 from futurechain.future import ExecutorStage
 
@@ -185,10 +186,6 @@ def _while_handling(error: BaseException, call: Call) -> Callable[[], Any]:
 def unpicklable(stage: Any, scheduler: PoolScheduler, error: BaseException) -> StagePicklingError:
     """Return the error of a stage of which some part cannot be pickled, as `error` says, with the remedies."""
     fn = stage._call[0] if isinstance(stage._call, tuple) else stage._call
-    explained = StagePicklingError(
-        f"stage {label(fn)} cannot travel to {scheduler.name}: {error}. Use a module-level function with arguments "
-        "and results that pickle, or run this stage here with on=INLINE (the stages after it stay here too: give the "
-        "next one on= the pool again)"
-    )
+    explained = cannot_travel(label(fn), scheduler.name, str(error))
     explained.__cause__ = error
     return explained

@@ -11,7 +11,7 @@ from typing import Any
 from futurechain.core.handlers import label
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call
-from futurechain.errors import StagePicklingError
+from futurechain.executors.travel import cannot_come_back
 from futurechain.failure import Failure
 
 __all__ = ["Parcel", "Timed", "call_there", "time_there"]
@@ -74,11 +74,7 @@ def _check_return_trip(error: BaseException, fn: Any) -> None:
         pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
     except Exception as reason:
         text = f"{type(error).__qualname__}: {Failure(error).getErrorMessage()}"
-        raise StagePicklingError(
-            f"{label(fn)} raised {text}, which cannot travel back from the worker: {reason}. Give the exception "
-            "arguments that its __init__ takes again (or a __reduce__), or run this stage here with on=INLINE (the "
-            "stages after it stay here too: give the next one on= the pool again)"
-        ) from error
+        raise cannot_come_back(label(fn), text, str(reason)) from error
 
 
 class Timed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from futurechain.errors.processes import StagePicklingError
 from futurechain.executors.processes.light import NotLight, load_light
 from futurechain.executors.processes.messages import (
     Opened,
@@ -16,10 +15,9 @@ from futurechain.executors.processes.messages import (
 from futurechain.executors.processes.shared_memory import Receiver
 from futurechain.executors.processes.trips import Job, Report
 from futurechain.executors.processes.wire import Frame
+from futurechain.executors.travel import cannot_come_back, cannot_travel
 
 __all__ = ["Answer", "deliver", "deliver_light", "open_answers", "unsendable"]
-
-REMEDY = "Use a module-level function with arguments and results that pickle, or run this stage here with on=INLINE"
 
 
 class Answer(NamedTuple):
@@ -90,9 +88,9 @@ def _error(job: Job, answer: Answer, raised: Any, place: str) -> BaseException:
     if answer.status is Status.RAISED:
         return with_remote_traceback(raised, trace)
     if answer.status is Status.ERROR_UNSENDABLE:
-        return with_remote_traceback(_stand_in(job, described, "it cannot be pickled"), trace)
+        return with_remote_traceback(cannot_come_back(job.name, described, "it cannot be pickled"), trace)
     what = "cannot be unpickled there" if answer.status is Status.CALL_UNREADABLE else "its result cannot be pickled"
-    error = StagePicklingError(f"stage {job.name} cannot travel to {place} and back: {what}: {described}. {REMEDY}")
+    error = cannot_travel(job.name, f"{place} and back", f"{what}: {described}")
     if isinstance(raised, BaseException):
         error.__cause__ = with_remote_traceback(raised, trace)
         return error
@@ -102,25 +100,16 @@ def _error(job: Job, answer: Answer, raised: Any, place: str) -> BaseException:
 def _unreadable(job: Job, answer: Answer, reason: BaseException, place: str) -> BaseException:
     """Return the error for what arrived and cannot be built again here."""
     if answer.texts is not None:
-        return with_remote_traceback(_stand_in(job, answer.texts[0], repr(reason)), answer.texts[1])
-    error = StagePicklingError(
-        f"stage {job.name} cannot travel to {place} and back: its result cannot be unpickled here: {reason!r}. {REMEDY}"
-    )
+        return with_remote_traceback(cannot_come_back(job.name, answer.texts[0], repr(reason)), answer.texts[1])
+    error = cannot_travel(job.name, f"{place} and back", f"its result cannot be unpickled here: {reason!r}")
     error.__cause__ = reason
     return error
-
-
-def _stand_in(job: Job, described: str, reason: str) -> StagePicklingError:
-    return StagePicklingError(
-        f"{job.name} raised {described}, which cannot travel back from the worker: {reason}. Give the exception "
-        "arguments that its __init__ takes again (or a __reduce__), or run this stage here with on=INLINE"
-    )
 
 
 def unsendable(job: Job, reason: BaseException, place: str) -> BaseException:
     """Return the error for a call that cannot be packed here."""
     if isinstance(reason, MemoryError):
         return reason
-    error = StagePicklingError(f"stage {job.name} cannot travel to {place}: {reason!r}. {REMEDY}")
+    error = cannot_travel(job.name, place, repr(reason))
     error.__cause__ = reason
     return error
