@@ -271,7 +271,7 @@ def attached_at_the_end():
     future = pool.submit(slow, 1)
 
     def attach(_):
-        future.then(lambda value: show(value))
+        future.then(show)
         future.then(lambda value: show(value + 1))
 
     pool.submit(slow).then(attach)

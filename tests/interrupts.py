@@ -33,7 +33,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import futurechain
 from futurechain import Future, ensure_future, gather, inlineCallbacks, race, succeed
@@ -307,7 +307,7 @@ class ByTheClock:
             self.hit, self.place = True, _place(frame)
             raise KeyboardInterrupt
 
-    def __enter__(self) -> ByTheClock:
+    def __enter__(self) -> Self:
         signal.signal(signal.SIGALRM, self._arrive)
         signal.setitimer(signal.ITIMER_REAL, self._seconds)
         return self
@@ -357,7 +357,7 @@ class ByPlace:
             self.hit, self.place = True, _place(frame)
             raise KeyboardInterrupt
 
-    def __enter__(self) -> ByPlace:
+    def __enter__(self) -> Self:
         self._main = threading.get_ident()
         if MONITORING is None:
             sys.settrace(self._trace)
@@ -546,10 +546,7 @@ def main() -> None:
     for name in options.programs or PROGRAMS:
         places: Counter[str] = Counter()
         note = lambda place, places=places: places.update([place])
-        if options.places:
-            row = go_through(name, options.stride, note)
-        else:
-            row = measure(name, options.runs, chance, note)
+        row = go_through(name, options.stride, note) if options.places else measure(name, options.runs, chance, note)
         print(
             f"{row.name:28}{row.runs:12}{row.lost:8}{row.rate:8.1%}{row.locked:8}{row.swallowed:11}",
             flush=True,

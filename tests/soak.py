@@ -27,6 +27,7 @@ import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import futurechain
@@ -47,7 +48,7 @@ from futurechain import (
     wrap_future,
 )
 
-LIBRARY = os.path.dirname(futurechain.__file__)
+LIBRARY = str(Path(futurechain.__file__).parent)
 CROWD = 60
 """How many chains each round begins with."""
 PATIENCE = 40.0
@@ -77,7 +78,7 @@ async def _walk(*futures: Any) -> int:
 
 @inlineCallbacks
 def _stroll(*futures: Any) -> Any:
-    for future in futures:
+    for future in futures:  # noqa: UP028  # a list takes no values
         yield future
     return touch()
 
@@ -429,7 +430,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
     print(
-        f"seed {options.seed}, {options.seconds} s, futurechain in {os.path.dirname(futurechain.__file__)}",
+        f"seed {options.seed}, {options.seconds} s, futurechain in {LIBRARY}",
         flush=True,
     )
     faulthandler.dump_traceback_later(3 * options.seconds + 4 * PATIENCE, exit=True)  # it hangs

@@ -8,9 +8,9 @@ import pytest
 
 import work
 from futurechain import INLINE, Future, succeed
+from futurechain.core.handlers import Callbacks, Catch, Finally, Handler, Task, Then, label
 from futurechain.core.scheduler import scheduler_of
 from futurechain.failure import Failure
-from futurechain.core.handlers import Callbacks, Catch, Finally, Handler, Task, Then, label
 
 
 @pytest.mark.parametrize(

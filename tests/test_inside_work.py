@@ -1,4 +1,4 @@
-"""What a begun chain submits or attaches itself belongs to it: a shutdown that waits runs it, and waits for that, too."""
+"""What a begun chain submits or attaches itself belongs to it: a shutdown runs it, and waits for that, too."""
 
 from __future__ import annotations
 

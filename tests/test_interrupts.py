@@ -73,7 +73,7 @@ def test_ctrl_c_in_a_handler_comes_out():
     "wait", ["future.result()", "cf.wait([future])", "list(cf.as_completed([future]))", "pool.shutdown()"]
 )
 def test_ctrl_c_in_a_wait(wait):
-    """Ctrl-C ends a wait in the main thread at once; the future can be used as before, and waits leave nothing there."""
+    """Ctrl-C ends a wait in the main thread at once; the future can be used as before, and nothing is left there."""
     program = f"""
 import concurrent.futures as cf, os, signal, threading
 from futurechain import ThreadPoolExecutor

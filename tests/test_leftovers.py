@@ -103,7 +103,7 @@ def test_a_failure_that_nobody_looked_at_is_reported_once(caplog):
 @pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("inner_first", [False, True])
 def test_a_returned_finally_keeps_its_outcome(depth, inner_first):
-    """A finally_ stage that waits, and is returned by handlers, gives them its own outcome and not what it waits for."""
+    """A finally_ stage that waits, and is returned by handlers, gives them its own outcome, not what it waits for."""
     source, cleanup = Future(), Future()
     stage = end = source.finally_(lambda: cleanup)
     if inner_first:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import sys
 import time
 import tracemalloc
@@ -508,7 +509,7 @@ def stages_put_off_in_one_handler(n, watch):
 @shape
 def futures_settled_in_handlers(n, watch):
     futures = [Future() for _ in range(n + 1)]
-    for this, following in zip(futures, futures[1:], strict=False):
+    for this, following in itertools.pairwise(futures):
         this.then(lambda _, following=following: following.set_result(0))
     with watch:
         futures[0].set_result(0)
@@ -587,7 +588,7 @@ def test_it_is_linear(name):
     small, large = (SMALL // 10, LARGE // 10) if name in SMALLER else (SMALL, LARGE)
     each = {small: [], large: []}
     for _ in range(ROUNDS):
-        for size in each:
+        for size in (small, large):
             gc.collect()
             watch = Watch()
             run(size, watch)

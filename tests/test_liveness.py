@@ -518,7 +518,7 @@ os._exit(0)
 
 
 def test_a_pool_that_was_forked_refuses_or_works():
-    """In a forked child the parent's thread pool either works or refuses at once; its futures' stages can be attached."""
+    """In a forked child the parent's thread pool works or refuses at once; stages can be attached to its futures."""
     check(
         """
         import os, threading, warnings
@@ -684,7 +684,7 @@ def test_the_branches_behind_an_odd_exception(odd):
     logging.disable(logging.CRITICAL)
     try:
         source, ran = Future(), []
-        for number in range(5):
+        for _number in range(5):
             source.then(raiser(odd))
             source.add_done_callback(raiser(odd))
             source.then(ran.append)
@@ -699,7 +699,7 @@ def test_the_branches_behind_an_odd_exception(odd):
 @pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, KeyboardInterrupt, GeneratorExit])
 @within(30)
 def test_a_logging_handler_that_raises(error):
-    """A logging handler or filter that raises stops nobody, also when a failure is reported while garbage is collected."""
+    """A logging handler or filter that raises stops nobody, nor while garbage is collected."""
 
     class Bad(logging.Handler):
         def emit(self, record):
@@ -956,7 +956,7 @@ def test_a_producer_that_is_dropped():
         lambda f: succeed(0).addCallback(lambda _: f),
         lambda f: f.then(abs).then(abs).timeout(60),
     ):
-        ends.append(attach(Future()))
+        ends.append(attach(Future()))  # noqa: PERF401  # one after the other, with nothing held between
     gc.collect()
     for end in ends:
         assert end.done(), end

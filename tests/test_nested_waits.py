@@ -147,7 +147,8 @@ def test_a_branch_waits_for_a_later_branch(wait, number):
     source, branches = Future(), []
     first = source.then(lambda _: [wait(branch) for branch in branches])
     for index in range(number):
-        branches.append(source.then(lambda value, index=index: value + index).then(lambda value: value * 10))
+        stage = source.then(lambda value, index=index: value + index)
+        branches.append(stage.then(lambda value: value * 10))
     source.set_result(1)
 
     assert first.result(LONG) == [10 * (1 + index) for index in range(number)]
@@ -495,7 +496,7 @@ def test_waits_everywhere_at_once():
             branches = [[] for _ in sources]
             for number, source in enumerate(sources):
                 branches[number].append(
-                    source.then(lambda value, n=number: branches[(n + 1) % 4][1].result(LONG))
+                    source.then(lambda value, n=number, all_=branches: all_[(n + 1) % 4][1].result(LONG))
                 )
             for number, source in enumerate(sources):
                 branches[number].append(source.then(lambda value: value))

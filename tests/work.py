@@ -36,7 +36,7 @@ def boom(*_):
 
 def fail_counting(path):
     """Fail, and count the calls in a file, so that it does not matter in which process."""
-    with open(path, "a+", encoding="ascii") as file:
+    with Path(path).open("a+", encoding="ascii") as file:
         file.write(".")
         raise OSError(f"attempt {file.tell()}")
 
