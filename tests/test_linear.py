@@ -687,14 +687,6 @@ def _waits_given_up(n):
             source.result(0)
 
 
-def _timeouts_given_up(n):
-    source = Future()
-    keep = source.then(lambda v: v)
-    for _ in range(n):
-        source.timeout(3600).cancel()
-    assert not keep.done()
-
-
 def _wrapped_coroutines(n):
     source = Future()
     keep = source.then(lambda v: v)
@@ -718,7 +710,6 @@ def _wrapped_coroutines(n):
         _cancelled_adopters,
         _cancelled_branches,
         _waits_given_up,
-        _timeouts_given_up,
         _wrapped_coroutines,
     ],
 )

@@ -19,7 +19,7 @@ that still holds one.
 from __future__ import annotations
 
 from contextvars import Context
-from typing import Any
+from typing import Any, cast
 
 from futurechain.core.flatten import PLAIN_VALUES, resolve, upstream
 from futurechain.core.handlers import Handler
@@ -388,7 +388,7 @@ def _run_branches(thread: ThreadState, floor: int) -> None:
                 _run_straight(settled, thread)
     except KeyboardInterrupt as interrupt:
         if type(dependent) in KEYED:  # it may be told twice
-            settled = dependent._fire(future, future._outcome, thread) or settled
+            settled = cast("Any", dependent)._fire(future, future._outcome, thread) or settled
         _keep(settled, dependent if isinstance(dependent, State) else None, thread, interrupt)
         raise
     finally:

@@ -39,9 +39,11 @@ class Job(Protocol):
 
     def call(self) -> Call:
         """Return the function and its arguments."""
+        ...
 
     def claim(self) -> bool:
         """Say whether it is still wanted: a worker is about to get it. Asked again if it came back."""
+        ...
 
     def unclaim(self) -> None:
         """Take note that it came back, not begun, and is queued again."""

@@ -109,10 +109,11 @@ class _Worker:
             logger.critical("Exception in initializer:", exc_info=True)
             self._send(Kind.NOT_READY, describe_error(error)[0])
             return False
+        address = None
         made = Progress.make()
         if made is not None:
             self._progress, address = made
-        self._send(Kind.READY, None if made is None else address)
+        self._send(Kind.READY, address)
         return True
 
     def _interrupt(self, *_: object) -> None:
