@@ -15,7 +15,7 @@ from weakref import ref
 
 from futurechain import clock
 from futurechain.core import fast
-from futurechain.core.attaching import append_stage, attach_local, attach_stage, clean_up, kinds
+from futurechain.core.attaching import append_stage, attach_local, attach_stage, kinds, plan_clean_up
 from futurechain.core.cancel import cancel_owned, claim_to_cancel, expire
 from futurechain.core.flatten import pin
 from futurechain.core.handlers import (
@@ -354,9 +354,9 @@ class Future(StandardFuture[T]):
 
     # -- for the core -----------------------------------------------------------------------------------------------
 
-    def _clean_up(self, handler: Handler) -> None:
-        """Do what is left to do when this stage was cancelled before its turn."""
-        clean_up(self, handler)
+    def _plan_clean_up(self, handler: Handler) -> Callable[[], object] | None:
+        """Return what is left to do once this stage, which is cancelled before its turn, is settled."""
+        return plan_clean_up(self, handler)
 
     def _as_source(self) -> Any:
         """Return what a dependent has as its source: this future, or a weak reference to a bare one, guarded."""

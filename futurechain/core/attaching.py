@@ -6,7 +6,9 @@ in `futurechain.future`, which puts them into `kinds`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Any, NoReturn
 
 from futurechain.core.flatten import break_ring, pin, resolve
@@ -14,7 +16,7 @@ from futurechain.core.handlers import Callbacks, Finally, Handler
 from futurechain.core.loop import leave_handlers, put_off, run_dependents, start_late
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Scheduler, begin_chain, extend, scheduler_of
-from futurechain.core.state import FORWARDED, PENDING, TICKET, Token, attach, new_pending, publish, withdraw
+from futurechain.core.state import FORWARDED, PENDING, TICKET, Token, attach, claim, new_pending, publish, withdraw
 from futurechain.core.thread_state import DEEPEST, ThreadState, current
 from futurechain.core.unobserved import failed
 
@@ -23,10 +25,10 @@ __all__ = [
     "append_stage",
     "attach_local",
     "attach_stage",
-    "clean_up",
     "connect",
     "kinds",
     "new_task",
+    "plan_clean_up",
     "refuse_task",
     "run_at_once",
     "too_late",
@@ -162,15 +164,37 @@ def run_at_once(scheduler: Any, fn: Any, thread: ThreadState, errors: Any, value
         del stage
 
 
-def clean_up(stage: Any, handler: Handler) -> None:
-    """Do what is left to do when `stage`, which has `handler`, was cancelled before its turn."""
+def plan_clean_up(stage: Any, handler: Handler) -> Callable[[], object] | None:
+    """Return what is left to do once `stage`, which has `handler` and is cancelled before its turn, is settled.
+
+    The executor of a ``finally_`` is told of its function now: as long as the stage is pending, its chain has begun
+    there, and a pool that is shut down is not over.
+    """
     if type(handler) is not Finally:
-        handler.cancelled(stage._scheduler)
-    elif not handler.begun:
-        settled = new_pending(kinds.local, None, stage._scheduler)
-        settled._dependents.clear()
-        settled._outcome = None
-        attach_stage(settled, Finally(handler.fn))
+        return partial(handler.cancelled, stage._scheduler)
+    if handler.begun:
+        return None
+    before = new_pending(kinds.local, None, stage._scheduler, stage)
+    if not stage._on_executor:
+        return partial(_clean_up_here, before, handler)
+    attach_stage(before, Finally(handler.fn))._context = stage._context
+    return partial(_clean_up_there, before)
+
+
+def _clean_up_here(before: Any, handler: Finally) -> None:
+    _end_quietly(before)
+    attach_stage(before, Finally(handler.fn))
+
+
+def _clean_up_there(before: Any) -> None:
+    _end_quietly(before)
+    run_dependents(before)
+
+
+def _end_quietly(before: Any) -> None:
+    """Settle a future that nobody watches."""
+    if claim(before):
+        before._source = before._outcome = None
 
 
 # -- tasks ------------------------------------------------------------------------------------------------------------

@@ -43,8 +43,18 @@ def _cancel_all(owned: list[Any], failure: Failure) -> None:
 
 
 def _cancel_one(future: Any, failure: Failure) -> list[Any]:
-    """Settle one; what it waited for and nobody else consumes, claimed."""
-    source, handler, shielded = source_of(future), future._handler, future._shielded
+    """Settle one, and clean up; what it waited for and nobody else consumes, claimed."""
+    handler = future._handler
+    clean_up = future._plan_clean_up(handler) if issubclass(type(handler), Handler) else None
+    try:
+        return _settle_and_release(future, failure)
+    finally:
+        if clean_up is not None:
+            clean_up()
+
+
+def _settle_and_release(future: Any, failure: Failure) -> list[Any]:
+    source, shielded = source_of(future), future._shielded
     settle(future, failure)
     claimed = release(source, future, shielded=shielded)
     for target in moved_from(future):  # who waited for it, and was forwarded
@@ -57,8 +67,6 @@ def _cancel_one(future: Any, failure: Failure) -> list[Any]:
     for forwarded in future.__dict__.get("_waited_for", ()):
         if (before := forwarded()) is not None:
             claimed += release(before, future)
-    if issubclass(type(handler), Handler):
-        future._clean_up(handler)
     return claimed
 
 
