@@ -378,8 +378,8 @@ def _own_threads() -> list[str]:
     return [name for name in names if "clock" not in name and "timer" not in name]
 
 
-def soak(seconds: float, seed: int) -> int:
-    """Do rounds for so long, print what has happened, and return the exit code."""
+def soak(seconds: float, seed: int) -> tuple[int, bool]:
+    """Do rounds for so long, print what has happened; the exit code, and whether nothing at all was lost."""
     logging.disable(logging.CRITICAL)
     random.seed(seed)
     signal.signal(signal.SIGALRM, _interrupt)
@@ -399,7 +399,8 @@ def soak(seconds: float, seed: int) -> int:
     print(*lost[:10], sep="\n")
     leaks = _leaks(start, end, excused=spoilt > 0)
     print(*leaks, sep="\n")
-    return int(bool(lost or leaks or spoilt > max(1, TROUBLE * hit)))
+    code = int(bool(lost or leaks or spoilt > max(1, TROUBLE * hit)))
+    return code, not (code or spoilt)
 
 
 def _run(soak: Soak, seconds: float) -> None:
@@ -434,11 +435,13 @@ def main() -> None:
         flush=True,
     )
     faulthandler.dump_traceback_later(3 * options.seconds + 4 * PATIENCE, exit=True)  # it hangs
-    code = soak(options.seconds, options.seed)
+    code, whole = soak(options.seconds, options.seed)
     sys.stdout.flush()
+    if not whole:
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(code)  # what is lost, to Ctrl-C too, may hold up the end
     faulthandler.dump_traceback_later(2 * PATIENCE, exit=True)  # the end hangs
-    if code:
-        os._exit(code)  # what is lost may hold up the end
     sys.exit(code)
 
 

@@ -72,15 +72,20 @@ class OutOfProcess(PoolScheduler):
         """
         task = new_task(ExecutorStage, call[0], self)
         task._call, task._context = call, context
-        self.admit(task)
         try:
+            self.admit(task)
             if watch.on:
                 watch.queued(task)
             self.launch(task, call, begun=current.thread.within is not None)
-        except BaseException:
-            self.unregister(task)
+        except BaseException:  # Ctrl-C may come at any point of it
+            self.expel(task)
             raise
         return task
+
+    def expel(self, task: Any) -> None:
+        """Forget a task that nobody will get the future of: nothing waits for it."""
+        self.pending.pop(id(task), None)
+        self.end_if_over()
 
     def forget(self) -> None:
         super().forget()

@@ -137,6 +137,10 @@ class WrappedScheduler(OutOfProcess):
         super().unregister(stage)
         del kept
 
+    def expel(self, task: Any) -> None:
+        kept = self._kept.pop(id(task), None)
+        super().expel(task)
+        del kept
 
     def forget(self) -> None:
         super().forget()

@@ -64,7 +64,9 @@ class _Runner(Handler):
         return self.name
 
     def finish(self, outcome: Any) -> Any:
-        self.target._scheduler.unregister(self.target)
+        target = self.target
+        if target is not None:  # else this was done before, and is tried again after an interrupt
+            target._scheduler.unregister(target)
         return outcome
 
     def cancelled(self, scheduler: Any) -> None:
@@ -232,7 +234,9 @@ class _Runner(Handler):
                     driver.steps.close()
                     return
         finally:
-            self.awaited = self.target = None
+            self.awaited = None
+            if self.target.done():  # else whoever has claimed it is about to publish it, and needs it for `finish`
+                self.target = None  # no cycle, as above
             del self, driver
             outcome = yielded = None
 

@@ -63,7 +63,6 @@ class StageJob:
             watch.ran(self._stage, report.worker, report.times.began)
         self._call = None
         self._scheduler.deliver(self._stage, outcome)
-        self._scheduler.has_left(self._stage)
 
     # -- to the stage -------------------------------------------------------------------------------------------------
 
@@ -84,56 +83,38 @@ class StageJob:
         self._call = None
         if self.item is not None:
             self._scheduler.withdraw(self.item)
-        self._scheduler.has_left(self._stage)
         return []
 
 
 class ProcessScheduler(OutOfProcess):
     """Start calls on a machine, and deliver what comes of them."""
 
-    __slots__ = ("inside", "machine", "stop_cancelled")
+    __slots__ = ("machine", "stop_cancelled")
     starts_anywhere = True
 
     def __init__(self, name: str, make: Callable[[str], Machine], *, stop_cancelled: bool) -> None:
         super().__init__(name)
         self.machine: Machine = make(name)
         self.stop_cancelled: bool = stop_cancelled
-        self.inside: dict[int, Any] = {}
-        """The stages that the machine has."""
 
     def launch(self, stage: Any, call: Call, *, begun: bool) -> None:
         job = StageJob(self, stage, call, begun=begun)
-        self.inside[id(stage)] = stage
         stage._call, stage._source = call[0], job
-        try:
-            (job.item,) = self.machine.submit([job], pack=_may_pack_here(call))
-        except BaseException:
-            self.has_left(stage)
-            raise
+        (job.item,) = self.machine.submit([job], pack=_may_pack_here(call))
         if stage.done():  # cancelled in between
             self.withdraw(job.item)
-            self.has_left(stage)
 
     def withdraw(self, item: Item) -> None:
         """Let the machine forget a job, and end the worker that runs it, if that was asked for."""
         (self.machine.stop if self.stop_cancelled else self.machine.withdraw)(item)
 
-    def has_left(self, stage: Any) -> None:
-        """Take note that the machine has it no more."""
-        if self.inside.pop(id(stage), None) is not None and self.closing:
-            self.end_if_over()
-
-    def is_working(self) -> bool:
-        return bool(self.jobs or self.inside)
+    def is_moving(self) -> bool:
+        return self.is_working() or any(type(stage._source) is StageJob for stage in self.unsettled())
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         self.machine.close()
-
-    def forget(self) -> None:
-        super().forget()
-        self.inside.clear()
 
     def shut_down(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more outside work; end the machine when the chains have ended."""

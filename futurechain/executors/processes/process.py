@@ -50,17 +50,20 @@ class WorkerProcess:
             os.set_blocking(self.fd, False)
             self.process: Any = context.Process(target=main, args=(theirs, start))
             self.process.start()
+            self.pid: int = self.process.pid
+            self.death: int = _death_of(self.process)
         except BaseException:
             _close(self.fd)
             raise
         finally:
             theirs.close()
-        self.pid: int = self.process.pid
-        self.death: int = _death_of(self.process)
         self.reader: Reader = Reader(self.fd)
         self.writer: Writer = Writer(self.fd)
         self.receiver: Receiver = Receiver()
         self.phase: Phase = Phase.STARTING
+        self.joined = False
+        """Whether the watching thread knows it."""
+        self.buried = False
         self.lent = False
         """Whether it is idle, for anybody to take: only who has taken it out of the list may touch it then."""
         self.gone: bool = False
@@ -136,8 +139,10 @@ class WorkerProcess:
     def bury(self) -> str:
         """Reap it when it has ended (waits for that); how it ended, in words."""
         self.process.join()  # with a timeout it would wait for the sentinel, which others may hold
-        os.close(self.death)
-        _close(self.fd)
+        if not self.buried:
+            self.buried = True
+            os.close(self.death)
+            _close(self.fd)
         code = self.process.exitcode
         if code is None:
             return "somebody else has reaped it"

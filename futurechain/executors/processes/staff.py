@@ -7,6 +7,7 @@ and whoever pops one has it: no lock, and never more workers than slots.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from futurechain.executors.processes.process import WorkerProcess
@@ -65,20 +66,28 @@ class Staff:
             OSError: if the system gives no more processes, memory or descriptors.
         """
         start = self._start
+        slot: list[None] = []
+        made: list[WorkerProcess] = []
         try:
-            self._slots.pop()
-        except IndexError:
+            # Each in one step of the interpreter: an interrupt must not come between having it and knowing that.
+            slot.extend(islice(iter(self._slots.pop, 1), 1))
+            if start is None:
+                return False
+            made.extend(map(WorkerProcess, (self._context,), (start,)))
+            self._take_in(made[0])
+        except IndexError:  # no slot was left
             return False
-        if start is None:
-            return False
-        try:
-            worker = WorkerProcess(self._context, start)
         except BaseException:
-            self._slots.append(None)
+            if made:
+                self._take_in(made[0])  # again: it is there, and somebody has to end it
+            else:
+                self._slots += slot
             raise
+        return True
+
+    def _take_in(self, worker: WorkerProcess) -> None:
         self.processes[worker.pid] = worker.process
         self._joined(worker)
-        return True
 
     def has_room(self) -> bool:
         """Tell whether one more may be started."""

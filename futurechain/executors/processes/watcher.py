@@ -163,7 +163,10 @@ class Watcher:
             self._break(f"the workers of {self._options.name} were ended by {signal.Signals(number).name}", number)
 
     def join(self, worker: WorkerProcess) -> None:
-        """Take in a new worker."""
+        """Take in a new worker; that may be asked for twice, if the first time was interrupted."""
+        if worker.joined:
+            return
+        worker.joined = True
         self.roster.join(worker)
         if self.reason is not None:
             self.roster.end(worker, signal.SIGTERM)

@@ -113,7 +113,10 @@ class _Worker:
         made = Progress.make()
         if made is not None:
             self._progress, address = made
-        self._send(Kind.READY, address)
+        try:
+            self._send(Kind.READY, None if made is None else address)
+        except BrokenPipeError:  # nobody wants it any more
+            return False
         return True
 
     def _interrupt(self, *_: object) -> None:
