@@ -114,7 +114,7 @@ class _Worker:
         if made is not None:
             self._progress, address = made
         try:
-            self._send(Kind.READY, None if made is None else address)
+            self._send(Kind.READY, address)
         except BrokenPipeError:  # nobody wants it any more
             return False
         return True
