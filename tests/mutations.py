@@ -216,8 +216,8 @@ MUTANTS = (
     Mutant(
         "core/flatten.py",
         (
-            "    elif TICKET not in target._dependents:"
-            "  # a second look: who cancels it may have seen what it waited for before\n"
+            "    elif TICKET not in target._dependents:  # a second look: "
+            "who cancels it may have seen what it waited for before\n"
             "        detach(inner, target)\n"
         ),
         "",

@@ -324,3 +324,62 @@ def test_in_a_trace_nothing_starts_before_it_is_queued(tmp_path):
     spans = [span for span in seen.spans() if span.started is not None]
     assert len(spans) == 200
     assert all(span.queued <= span.started for span in spans)
+
+
+# -- cleaning up --------------------------------------------------------------------------------------------------
+
+
+class ByHand(cf.ThreadPoolExecutor):
+    """A thread pool that queues, and runs what it has queued when it is told to, in the thread that says so."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.queued = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = cf.Future()
+        self.queued.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def run(self):
+        """Run all that is queued."""
+        while self.queued:
+            future, call = self.queued.pop(0)
+            if future.set_running_or_notify_cancel():
+                future.set_result(call())
+
+
+@pytest.mark.parametrize("end", [lambda stage, foreign: stage.cancel(), lambda stage, foreign: foreign.cancel()])
+def test_a_cleanup_that_is_withdrawn_from_a_foreign_pool_is_run_nevertheless(end):
+    """Once, whether the stage is cancelled or the foreign future."""
+    calls, pool = [], ByHand()
+    stage = succeed(1).finally_(lambda: calls.append(1), on=wrap_executor(pool))
+    end(stage, pool.queued[0][0])
+    assert stage.cancelled()
+    pool.run()
+    assert calls == [1]
+
+
+def test_a_call_on_a_foreign_thread_pool_is_a_handler():
+    """What is attached in it to a settled future runs after it."""
+    order, pool = [], ByHand()
+
+    def attach():
+        succeed(1).then(lambda _: order.append("attached"))
+        order.append("returned")
+
+    task = wrap_executor(pool).submit(attach)
+    pool.run()
+    assert task.done()
+    assert order == ["returned", "attached"]
+
+
+@pytest.mark.parametrize("make", [lambda: ThreadPoolExecutor(1), lambda: wrap_executor(cf.ThreadPoolExecutor(1))])
+def test_a_cleanup_belongs_to_a_begun_chain(make):
+    """After the shutdown of its pool, too, and when the last stage there is cancelled in a thread of another pool."""
+    pool, source, cleaned = make(), Future(), threading.Event()
+    stage = source.finally_(cleaned.set, on=pool)
+    pool.shutdown(wait=False)
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(stage.cancel).result(30)
+    assert cleaned.wait(30)

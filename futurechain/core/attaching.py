@@ -16,7 +16,17 @@ from futurechain.core.handlers import Callbacks, Finally, Handler
 from futurechain.core.loop import leave_handlers, put_off, run_dependents, start_late
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Scheduler, begin_chain, extend, scheduler_of
-from futurechain.core.state import FORWARDED, PENDING, TICKET, Token, attach, claim, new_pending, publish, withdraw
+from futurechain.core.state import (
+    FORWARDED,
+    PENDING,
+    TICKET,
+    Token,
+    attach,
+    claim,
+    new_pending,
+    publish,
+    withdraw,
+)
 from futurechain.core.thread_state import DEEPEST, ThreadState, current
 from futurechain.core.unobserved import failed
 
