@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures as cf
+import contextlib
 import contextvars
 import gc
+import sys
 import threading
 
 import pytest
@@ -563,3 +565,32 @@ def test_thousands_of_coroutines_need_no_stack(shape):
 
 async def plain(future):
     return await future
+
+
+def test_a_coroutine_that_is_cancelled_while_it_runs_is_settled():
+    """Whoever cancels it needs nothing that the step which ends it gives up; the pool knows it no more."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    async def walk(futures):
+        for future in futures:
+            await future
+
+    def settle(barrier, futures):
+        barrier.wait()
+        for future in futures:
+            with contextlib.suppress(cf.InvalidStateError):
+                future.set_result(1)
+
+    try:
+        with ThreadPoolExecutor(1) as home:
+            for _ in range(1500):
+                futures, barrier = [Future() for _ in range(4)], threading.Barrier(2)
+                walking = ensure_future(walk(futures), on=home)
+                settler = threading.Thread(target=settle, args=(barrier, futures))
+                settler.start()
+                barrier.wait()
+                walking.cancel()
+                settler.join()
+    finally:
+        sys.setswitchinterval(interval)

@@ -437,3 +437,24 @@ def test_cancel_on_error():
             queued = pool.submit(work.double, 1)
             raise KeyError
         assert queued.cancelled() == cancels
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interrupt_while_a_worker_is_started_costs_no_worker(when):
+    """Ctrl-C in the call that starts it comes out there; the place is free again, and the shutdown ends."""
+    strike = [when]
+
+    class Process(multiprocessing.get_context("fork").Process):
+        def start(self):
+            if strike == ["before"]:
+                raise KeyboardInterrupt(strike.pop())
+            super().start()
+            if strike:
+                raise KeyboardInterrupt(strike.pop())
+
+    context = multiprocessing.get_context("fork")
+    context = type("Context", (type(context),), {"Process": Process})()
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(abs, -1)
+        assert pool.submit(abs, -2).result(60) == 2

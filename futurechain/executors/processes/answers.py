@@ -20,6 +20,9 @@ from futurechain.executors.travel import cannot_come_back, cannot_travel
 __all__ = ["Answer", "deliver", "deliver_light", "open_answers", "unsendable"]
 
 
+_STATUS = {int(status): status for status in Status}
+
+
 class Answer(NamedTuple):
     """How one call has ended, as the worker tells it."""
 
@@ -42,7 +45,7 @@ def open_answers(frame: Frame, receiver: Receiver) -> list[Answer]:
     assert payload is not None
     for status, times, layout, texts in frame.header[1]:
         opened, payload = open_parcel(layout, payload, receiver)
-        answers.append(Answer(Status(status), Times(*times), opened, texts))
+        answers.append(Answer(_STATUS[status], Times(*times), opened, texts))
     return answers
 
 

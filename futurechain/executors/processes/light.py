@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import io
 import pickle
+import re
 import sys
 from typing import Any
 
@@ -40,6 +41,13 @@ class _LightUnpickler(pickle.Unpickler):
         return found
 
 
+_NAMING = re.compile(b"[" + re.escape(b"".join(NAMING)) + b"]").search
+
+
+def _names(data: bytes) -> bool:
+    return _NAMING(data) is not None
+
+
 def load_light(opened: Opened) -> Any:
     """Load a parcel that holds nothing but what runs no code.
 
@@ -51,7 +59,7 @@ def load_light(opened: Opened) -> Any:
         raise NotLight
     data = bytes(stream)
     try:
-        if not opened.buffers and not any(code in data for code in NAMING):
+        if not opened.buffers and not _names(data):
             return pickle.loads(data)  # noqa: S301  # from our own processes
         return _LightUnpickler(io.BytesIO(data), buffers=opened.buffers).load()
     except Exception as error:  # elsewhere it is told, too, what is wrong with it

@@ -102,7 +102,8 @@ class Machine:
         items = [*trip.items]
         if pack and self._watcher.backlog.size < MOST_PACKED_AT_ONCE and len(self._inbox) < MOST_UNREAD:
             failed = pack_items(trip.items, self._packer, self.name)
-            trip.items = [item for item in trip.items if item not in failed]
+            if failed:
+                trip.items = [item for item in trip.items if item not in failed]
             trip.measure()
         if trip.items and not self._handed_over(trip):
             self._queue(trip)

@@ -79,7 +79,7 @@ class Parcel:
         self.layout: Layout = layout
         self.pieces: Sequence[Piece] = pieces
         self.blocks: Sequence[Block] = blocks
-        self.size: int = sum(map(len, pieces)) + sum(block.size for block in blocks)
+        self.size: int = sum(map(len, pieces)) + (sum(block.size for block in blocks) if blocks else 0)
         """How much memory it takes."""
 
     def inlined(self) -> Parcel:

@@ -98,7 +98,10 @@ class Trip:
 
     def is_packed(self) -> bool:
         """Tell whether it can be sent."""
-        return all(item.parcel is not None for item in self.items)
+        for item in self.items:  # noqa: SIM110  # a generator costs more, and this is asked several times a task
+            if item.parcel is None:
+                return False
+        return True
 
     def split_off(self, items: list[Item]) -> Trip:
         """Return a trip of these items alone."""
@@ -134,11 +137,17 @@ class Trip:
 
     def has_blocks(self) -> bool:
         """Tell whether it uses shared memory."""
-        return any(item.parcel is not None and item.parcel.blocks for item in self.items)
+        for item in self.items:  # noqa: SIM110  # as above
+            if item.parcel is not None and item.parcel.blocks:
+                return True
+        return False
 
     def measure(self) -> None:
         """Note how much memory it takes."""
-        self.size = sum(item.parcel.size for item in self.items if item.parcel is not None)
+        self.size = 0
+        for item in self.items:
+            if item.parcel is not None:
+                self.size += item.parcel.size
 
 
 class Queue:

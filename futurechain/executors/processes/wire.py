@@ -156,6 +156,15 @@ class Writer:
         Raises:
             OSError: if the other end is closed.
         """
+        if not self._left and type(pieces) is list and len(pieces) == 1:  # most are so
+            piece = pieces[0]
+            try:
+                written = os.write(self._fd, piece)
+            except BlockingIOError:
+                written = 0
+            if written == len(piece):
+                return True
+            pieces = [memoryview(piece).cast("B")[written:]]
         self._left += [memoryview(piece).cast("B") for piece in pieces if len(piece)]
         return self.flush()
 
