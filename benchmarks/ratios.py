@@ -30,7 +30,7 @@ from benchmarks.measure import (
     take_turns,
     time_sample,
 )
-from benchmarks.peers import ADD_CALLBACK, BY_HAND, OURS, our_deferreds, ours, twisted
+from benchmarks.peers import ADD_CALLBACK, BY_HAND, OURS, add_callback, our_deferreds, ours, twisted
 from benchmarks.pools import EACH_SUBMITTED, nothing, open_pool, pool_peers
 from benchmarks.scenarios import by_name, refusal
 from benchmarks.streams import drifting, process_stream, thread_stream, uneven, uneven_stream
@@ -95,6 +95,15 @@ def compared(work: str, name: str, size: int, bounds: dict[str, float], **option
         if peer.name not in SECOND_WAYS and not refusal(scenario, peer, size)
     }
     return Row(work, samples, bounds, **options)
+
+
+def callbacks(work: str, length: int, bound: float) -> Row:
+    """Return the row of a chain of `addCallback` beside Twisted's."""
+    make = by_name("chain").make
+    samples = {OURS: time_sample(partial(make, add_callback(), length))}
+    if importlib.util.find_spec("twisted") is not None:
+        samples["Twisted"] = time_sample(partial(make, twisted(), length))
+    return Row(work, samples, {"Twisted": bound})
 
 
 def deferred(work: str, name: str, size: int) -> Row:
@@ -190,9 +199,13 @@ def rows(scale: float = 1.0) -> list[Row]:
         return max(10, int(count * scale))
 
     return [
-        compared("a stage attached and run, chain of 10, INLINE", "chain", 10, {BY_HAND: 0.10, "Twisted": 0.65}),
+        compared("a stage attached and run, chain of 10, INLINE", "chain", 10, {BY_HAND: 0.10, "Twisted": 0.78}),
+        compared("the same, chain of 1,000", "chain", sized(1000), {"Twisted": 0.62}),
+        callbacks("an addCallback stage, chain of 10", 10, 1.10),
+        callbacks("the same, chain of 1,000", sized(1000), 0.85),
         compared("a stage attached to a settled future", "on_settled", sized(1000), {BY_HAND: 0.10, "Twisted": 0.40}),
-        compared("an error through 1,000 value stages", "error_through", sized(1000), {BY_HAND: 0.08, "Twisted": 0.40}),
+        compared("an error through 1,000 value stages", "error_through", sized(1000), {BY_HAND: 0.08, "Twisted": 0.58}),
+        compared("a branch of a fan-out of 1,000", "fan_out", sized(1000), {BY_HAND: 0.30, "vine": 1.0}),
         deferred("a callback of a Deferred, chain of 10", "chain", 10),
         deferred("a callback of a Deferred that was fired", "on_settled", sized(1000)),
         deferred("a Deferred that a callback returns, fired before", "flatten_settled", sized(1000)),
@@ -203,11 +216,11 @@ def rows(scale: float = 1.0) -> list[Row]:
             "submit and read 20,000 tasks, thread pool",
             "pool_throughput",
             sized(20_000),
-            {BY_HAND: 0.40},
+            {BY_HAND: 0.32},
             standard="standard",
         ),
-        each_submitted("submit().then().then().result(), each step on the pool", sized(300), {BY_HAND: 0.45}),
-        compared("the same; by hand, a step runs where the one before ended", "pool_chain", sized(300), {}),
+        each_submitted("submit().then().then().result(), each step on the pool", sized(300), {BY_HAND: 0.30}),
+        compared("the same; by hand, a step runs where the one before ended", "pool_chain", sized(300), {BY_HAND: 0.75}),
         *streams(sized),
         compared("set and withdraw 10,000 timeouts, each", "timers", sized(10_000), {"asyncio": 0.60}),
         *traced(sized(1000)),
