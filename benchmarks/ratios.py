@@ -220,7 +220,7 @@ def rows(scale: float = 1.0) -> list[Row]:
             standard="standard",
         ),
         each_submitted("submit().then().then().result(), each step on the pool", sized(300), {BY_HAND: 0.30}),
-        compared("the same; by hand, a step runs where the one before ended", "pool_chain", sized(300), {BY_HAND: 0.75}),
+        compared("the same; by hand, it runs where the one before ended", "pool_chain", sized(300), {BY_HAND: 0.75}),
         *streams(sized),
         compared("set and withdraw 10,000 timeouts, each", "timers", sized(10_000), {"asyncio": 0.60}),
         *traced(sized(1000)),

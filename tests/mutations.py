@@ -195,7 +195,7 @@ MUTANTS = (
     Mutant(
         "core/flatten.py",
         (
-            "    if is_ring(stage, inner) and claim(stage):\n"
+            "    if any(rings) and claim(stage):  # who closes it fails, and those who were moved with it\n"
             "        detach(inner, stage)\n"
             "        return _fail_ring(stage, inner)"
         ),
@@ -261,8 +261,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/flatten.py",
-        "        if target is not None:\n            break_ring(target, inner)\n",
-        "        pass\n",
+        "for one in (*moved, stage) if one is not None)",
+        "for one in (stage,))",
         "rings are looked for where an entry is moved to",
         ("ring(adopt): close_ring_too | close_ring | close_ring_as_well",),
         ("test_flatten.py",),

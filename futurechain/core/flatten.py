@@ -103,10 +103,8 @@ def _wait_for(stage: Any, inner: Any) -> Any:
     moved = [_move(one, stage, inner) for one in waiting or ()]
     if forwarded and has_dependents(stage):
         pin(stage)  # somebody came in before it was forwarded
-    for target in moved:
-        if target is not None:
-            break_ring(target, inner)
-    if is_ring(stage, inner) and claim(stage):
+    rings = (is_ring(one, inner) for one in (*moved, stage) if one is not None)
+    if any(rings) and claim(stage):  # who closes it fails, and those who were moved with it
         detach(inner, stage)
         return _fail_ring(stage, inner)
     if type(stage._outcome) is not Pending:  # cancelled before it was attached

@@ -279,6 +279,8 @@ def run_put_off(thread: ThreadState) -> None:
             thread.note_interrupt(interrupt)
             if future is not None and type(future._outcome) is not Pending:
                 thread.stack.append(future)
+            elif future is not None and TICKET in future._dependents and future not in thread.later:
+                thread.later.append(future)  # it was not begun
         finally:
             future = source = _NOTHING
 
@@ -336,7 +338,7 @@ def _run_straight(future: Any, thread: ThreadState) -> None:
 def _keep(future: Any, child: Any, thread: ThreadState, interrupt: BaseException) -> None:
     """Put onto the stack what the loop had at hand when it was interrupted, so that it comes back to it."""
     thread.note_interrupt(interrupt)
-    if future is not None:
+    if future is not None and type(future._outcome) is not Pending:
         thread.stack.append(future)
     if child is None:
         return
