@@ -44,6 +44,8 @@ def _end() -> None:
             _wait_for_movement()
             if not _fail_the_rest():
                 break
+    except KeyboardInterrupt:  # wait no longer; raised further, it would keep the hooks of others from being run
+        pass
     finally:
         PoolScheduler.is_helped = False
         for pool in all_pools():
