@@ -473,7 +473,7 @@ def test_recursion_through_returned_futures_needs_constant_memory():
             tracemalloc.stop()
 
     run(100)
-    assert run(20_000) < 2 * run(1_000) + 50_000
+    assert min(run(20_000) for _ in range(3)) < 2 * run(1_000) + 50_000  # other threads may allocate meanwhile
 
 
 @pytest.mark.slow
