@@ -194,18 +194,6 @@ def finished_coroutine():
     future.result(0)
 
 
-def awaited_failure():
-    source = Future()
-
-    async def wait():
-        await source
-
-    future = ensure_future(wait())
-    source.set_exception(KeyError())
-    future.exception(0)
-    source = future = None
-
-
 def failed_stage():
     source = Future()
     end = source.then(lambda _: 1 / 0).then(abs)
@@ -290,7 +278,6 @@ WAYS = [
     failed_generator,
     failed_coroutine,
     finished_coroutine,
-    awaited_failure,
     failed_stage,
     raised_result,
     cancelled_chain,
