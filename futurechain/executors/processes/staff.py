@@ -52,6 +52,15 @@ class Staff:
         except IndexError:
             self._try_to_hire()
 
+    def prepare_early(self) -> None:
+        """Have what `prepare` cannot start any more once the interpreter ends: forked workers.
+
+        Raises:
+            OSError: if none can be started, and there is none.
+        """
+        if self._forks:
+            self.prepare()
+
     def _try_to_hire(self) -> None:
         try:
             self.hire()
