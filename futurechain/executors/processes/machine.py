@@ -111,11 +111,15 @@ class Machine:
 
     def _start_what_is_needed(self) -> None:
         try:
+            if not self.staff.forks:  # with fork the thread comes last, so that the children are forked without it
+                self._begin()
             self.staff.prepare()
             self._begin()
         except RuntimeError as error:
             if self.staff.processes and self.thread is not None:
                 return  # those that are there will do
+            if self.thread is None:
+                self._refuse_rest()  # workers that nobody would look after
             if "interpreter shutdown" in str(error):  # Python 3.12 starts nothing any more by then
                 error.add_note(f"{self.name} was not in use when the interpreter began to end: use it before")
             raise
@@ -252,6 +256,7 @@ class Machine:
                 for item in argument.items:
                     item.job.fail(self._refusal(), None)
             elif isinstance(argument, WorkerProcess):
+                self.staff.leaves(argument)
                 argument.kill()
                 argument.bury()
             elif isinstance(argument, threading.Event):
