@@ -199,11 +199,13 @@ class _Runner(Handler):
         run = current.thread
         run.depth += 1
         try:
-            return driver.resume(outcome, self.target._scheduler.name)
+            stepped = driver.resume(outcome, self.target._scheduler.name)
+            return stepped  # noqa: RET504 - a Ctrl-C with the end of the call comes inside of `try`
         finally:
             run.depth -= 1
             if run.later and not run.depth:
                 leave_handlers(run)  # the yielded future may be waiting for it
+            stepped = None
             del self, driver, outcome
 
     def _await(self, driver: Driver, yielded: Any) -> Any:
