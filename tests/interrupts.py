@@ -3,7 +3,8 @@
 Each program builds futures in the main thread and settles them; somewhere in between it is interrupted, once. Then
 whoever wrote the program would do what is left to do: settle what is not settled yet. After that every future that
 the program has got hold of must be done. A run is *lost* if one is not, and *locked* if another thread cannot use
-these futures any more, or this thread runs no more handlers. The same chain, made by hand of standard futures, is there for comparison.
+these futures any more, or this thread runs no more handlers. The same chain, made by hand of standard futures, is there
+for comparison.
 
 Two ways to interrupt:
 
@@ -21,6 +22,7 @@ import dis
 import functools
 import gc
 import logging
+import os
 import random
 import signal
 import sys
@@ -358,7 +360,7 @@ class ByPlace:
             raise KeyboardInterrupt
 
     def __enter__(self) -> Self:
-        self._main = threading.get_ident()
+        self._main = os.getpid(), threading.get_ident()
         if MONITORING is None:
             sys.settrace(self._trace)
         else:
@@ -379,14 +381,15 @@ class ByPlace:
     def _monitor(self, code: CodeType, offset: int) -> Any:
         if not self.is_ours(code):
             return MONITORING.DISABLE
-        return self.arrive(code, offset, sys._getframe(1)) if threading.get_ident() == self._main else None
+        is_here = (os.getpid(), threading.get_ident()) == self._main
+        return self.arrive(code, offset, sys._getframe(1)) if is_here else None
 
     def _trace(self, frame: Any, event: str, _: object) -> Any:
         """Trace one frame, where there is no ``sys.monitoring``."""
         if not self.is_ours(frame.f_code):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        if event == "opcode":
+        if event == "opcode" and os.getpid() == self._main[0]:
             self.arrive(frame.f_code, frame.f_lasti, frame)
         return self._trace
 
