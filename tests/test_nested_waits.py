@@ -524,3 +524,40 @@ def test_a_failing_branch_is_waited_for():
     box.append(source.then(lambda _: fail(KeyError("inner"))))
     source.set_result(0)
     assert isinstance(stage.exception(LONG), KeyError)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@within(30)
+def test_what_is_queued_does_not_run_in_a_thread_that_holds_others(workers):
+    """`wait` holds the conditions of all it waits for: what is queued, and waits for one of these, runs elsewhere."""
+    begun, chosen, settled = threading.Event(), threading.Event(), threading.Event()
+    others = []
+
+    def settle():
+        begun.wait()
+        chosen.wait()
+        for other in others:
+            other.set_result(0)
+        settled.set()
+
+    def queued():
+        begun.set()
+        return settled.wait(LONG)
+
+    def task(pool, reserve):
+        last = pool.submit(queued)
+        more = [pool.submit(int) for _ in range(50)]
+        others.extend(one for one in reserve if id(one) < id(last))  # those are taken before it
+        chosen.set()
+        done, left = cf.wait([*others, last, *more], LONG)
+        assert not left
+        return last.result(0)
+
+    threading.Thread(target=settle, daemon=True).start()
+    reserve = sorted((Future() for _ in range(2000)), key=id)
+    del reserve[::2]  # so that some of the next ones lie between them
+    with ThreadPoolExecutor(workers) as pool:
+        before = threading.active_count()
+        assert pool.submit(task, pool, reserve).result(LONG) is True
+        assert threading.active_count() <= before + workers + 1
+    begun.set()
