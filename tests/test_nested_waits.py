@@ -549,8 +549,7 @@ def test_what_is_queued_does_not_run_in_a_thread_that_holds_others(workers):
         more = [pool.submit(int) for _ in range(50)]
         others.extend(one for one in reserve if id(one) < id(last))  # those are taken before it
         chosen.set()
-        done, left = cf.wait([*others, last, *more], LONG)
-        assert not left
+        assert not cf.wait([*others, last, *more], LONG).not_done
         return last.result(0)
 
     threading.Thread(target=settle, daemon=True).start()
