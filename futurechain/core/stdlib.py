@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import TIMEOUT_MAX, Condition, RLock
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from futurechain.core.loop import (
@@ -38,7 +39,7 @@ from futurechain.core.state import (
     is_unclaimed,
     withdraw,
 )
-from futurechain.core.thread_state import ThreadState, current
+from futurechain.core.thread_state import ThreadState, blocked, current
 from futurechain.core.unobserved import OBSERVED, log_error
 from futurechain.errors import CancelledError, InvalidStateError
 from futurechain.failure import Failure
@@ -82,6 +83,10 @@ class Waiter:
 
     def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> None:
         """Wake the thread; a second time has no effect."""
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake the thread, which looks around then, and may wait again."""
         with suppress(RuntimeError):
             self._lock.release()
 
@@ -274,11 +279,31 @@ class StandardFuture(State, cf.Future[T]):
         waiter = Waiter()
         self._dependents.insert(0, waiter)
         try:
-            if type(self._outcome) is Pending and not waiter.wait(timeout) and type(self._outcome) is Pending:
+            if current.thread.pool is not None:
+                self._wait_in_worker(waiter, timeout)
+            elif type(self._outcome) is Pending and not waiter.wait(timeout) and type(self._outcome) is Pending:
                 raise TimeoutError
         finally:
             withdraw(self._dependents, waiter)
         return self._outcome
+
+    def _wait_in_worker(self, waiter: Waiter, timeout: float | None) -> None:
+        """Block, and run what this future waits for when it comes to be queued on our own pool, which wakes us then.
+
+        Who queues, or makes a future wait for what is queued, does that first and looks for those who are blocked
+        then; we say that we are blocked first, and look around then.
+        """
+        thread = current.thread
+        deadline = None if timeout is None else monotonic() + timeout
+        while type(self._outcome) is Pending:
+            blocked.append(waiter)
+            try:
+                take_queued(self, thread)
+                left = None if deadline is None else deadline - monotonic()
+                if type(self._outcome) is Pending and not waiter.wait(left) and type(self._outcome) is Pending:
+                    raise TimeoutError
+            finally:
+                withdraw(blocked, waiter)
 
     # -- telling --------------------------------------------------------------------------------------------------
 

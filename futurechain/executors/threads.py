@@ -36,7 +36,7 @@ from futurechain.core.loop import execute, take_queued
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call
 from futurechain.core.state import claim
-from futurechain.core.thread_state import current
+from futurechain.core.thread_state import current, wake_blocked
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.pool import PoolScheduler, fail, refuse
@@ -163,6 +163,8 @@ class ThreadScheduler(PoolScheduler):
         except IndexError:
             if len(self.present) < self.most:
                 self._hire()
+            else:
+                wake_blocked()
         else:
             lock.release()
 
