@@ -65,7 +65,12 @@ def _log(text: str, failure: Any) -> None:
 
 
 def logError(err: F) -> F:
-    """Log a `Failure`, to the logger ``futurechain``, and return it: as an errback that passes it on."""
+    """Log a `Failure`, to the logger ``futurechain``, and return it: as an errback that passes it on.
+
+    Example:
+        >>> fail(KeyError("k")).addErrback(logError).addErrback(lambda failure: "logged").result
+        'logged'
+    """
     _log("error in a Deferred", err)
     return err
 

@@ -17,7 +17,12 @@ T = TypeVar("T")
 
 
 class InlineExecutor(cf.Executor):
-    """Run everything at once, in the thread that submits it or that settles the stage before."""
+    """Run everything at once, in the thread that submits it or that settles the stage before.
+
+    Example:
+        >>> INLINE.submit(pow, 2, 5)
+        <Future finished returned int on INLINE>
+    """
 
     _scheduler = HERE
 
@@ -26,6 +31,10 @@ class InlineExecutor(cf.Executor):
 
         Raises:
             TypeError: if `fn` is missing or not callable.
+
+        Example:
+            >>> INLINE.submit(pow, 2, 5).result()
+            32
         """
         task: Any = new_task(LocalStage, fn, HERE)
         try:

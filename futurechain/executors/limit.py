@@ -261,7 +261,12 @@ def _is_ours() -> bool:
 
 
 class LimitedExecutor(cf.Executor):
-    """A view of an executor that lets only so much through; made by `limit`."""
+    """A view of an executor that lets only so much through; made by `limit`.
+
+    Example:
+        >>> limit(pool, concurrency=4).concurrency
+        4
+    """
 
     def __init__(
         self, executor: cf.Executor, concurrency: int | None, per_second: float | None, queued: int | None
@@ -282,6 +287,10 @@ class LimitedExecutor(cf.Executor):
         Raises:
             TypeError: if `fn` is missing or not callable.
             RuntimeError: after the shutdown of the view, or of the executor.
+
+        Example:
+            >>> limit(pool, concurrency=4).submit(pow, 2, 5).result()
+            32
         """
         self._scheduler.wait_for_room()
         try:
@@ -290,7 +299,12 @@ class LimitedExecutor(cf.Executor):
             self._scheduler.leave_room()
 
     def submit_nowait(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Do what `submit` does, and never wait."""
+        """Do what `submit` does, and never wait.
+
+        Example:
+            >>> limit(pool, queued=1).submit_nowait(pow, 2, 5).result()
+            32
+        """
         view = self._scheduler
         task = new_task(ExecutorStage, fn, view)
         task._call = None
@@ -305,6 +319,11 @@ class LimitedExecutor(cf.Executor):
         Args:
             wait: block until then.
             cancel_futures: cancel what has not begun, stages included.
+
+        Example:
+            >>> limit(pool, concurrency=4).shutdown()
+            >>> pool.submit(pow, 2, 5).result()
+            32
         """
         self._scheduler.close(wait=wait, cancel_futures=cancel_futures)
 
@@ -335,6 +354,11 @@ def limit(
         TypeError: if `executor` is none, or a number is none.
         ValueError: if a number is below 1, or `per_second` is not positive.
         RuntimeError: if `executor` is shut down.
+
+    Example:
+        >>> polite = limit(pool, concurrency=4, per_second=100)
+        >>> polite.submit(pow, 2, 5).then(hex).result()
+        '0x20'
     """
     scheduler_of(executor, "executor")
     for name, count in (("concurrency", concurrency), ("queued", queued)):

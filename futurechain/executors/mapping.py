@@ -45,6 +45,10 @@ class Mapping(cf.Executor):
             TypeError: if `buffersize` is neither a whole number nor None.
             ValueError: if it, or `chunksize`, is less than 1.
             TimeoutError: from the iterator, if a result does not come in time.
+
+        Example:
+            >>> list(pool.map(pow, [2, 3], [5, 2]))
+            [32, 9]
         """
         if buffersize is not None and not isinstance(buffersize, int):
             raise TypeError(f"map() wants a whole number or None as its buffersize, not {buffersize!r}")

@@ -367,7 +367,12 @@ def _copy(error: BaseException) -> BaseException:
 
 
 class WrappedExecutor(Mapping):
-    """Anybody's executor, with futures that chain; made by `wrap_executor`."""
+    """Anybody's executor, with futures that chain; made by `wrap_executor`.
+
+    Example:
+        >>> wrap_executor(concurrent.futures.ThreadPoolExecutor()).submit(pow, 2, 5).result()
+        32
+    """
 
     _scheduler: WrappedScheduler
 
@@ -382,6 +387,10 @@ class WrappedExecutor(Mapping):
         Raises:
             TypeError: if `fn` is missing or not callable.
             RuntimeError: after the shutdown; and what the executor itself raises.
+
+        Example:
+            >>> wrap_executor(concurrent.futures.ThreadPoolExecutor()).submit(pow, 2, 5).result()
+            32
         """
         return cast("Future[T]", self._scheduler.submit((fn, args, kwargs), copy_context()))
 
@@ -391,6 +400,10 @@ class WrappedExecutor(Mapping):
         Args:
             wait: block until then.
             cancel_futures: cancel what has not begun, stages included, whether the executor knows this or not.
+
+        Example:
+            >>> wrap_executor(concurrent.futures.ThreadPoolExecutor()).shutdown() is None
+            True
         """
         self._scheduler.shut_down(self, wait=wait, cancel_futures=cancel_futures)
 
@@ -419,15 +432,16 @@ def _kind_of(executor: cf.Executor) -> type[WrappedScheduler]:
 def wrap_executor(executor: cf.Executor) -> WrappedExecutor:
     """Give `executor` futures that chain; ours are returned as they are.
 
-    The same executor gives the same wrapper, as long as either is in use::
-
-        with loky.ProcessPoolExecutor() as executor, wrap_executor(executor) as pool:
-            print(pool.submit(fetch, url).then(parse).result())
-
-    The wrapper must end first, as it does here: a chain of an executor that is shut down cannot go on.
+    The same executor gives the same wrapper, as long as either is in use. The wrapper must end first, as in
+    the example: a chain of an executor that is shut down cannot go on.
 
     Raises:
         TypeError: if it is no ``concurrent.futures.Executor``.
+
+    Example:
+        >>> with concurrent.futures.ThreadPoolExecutor() as executor, wrap_executor(executor) as pool:
+        ...     pool.submit(int, "42").then(hex).result()
+        '0x2a'
     """
     if isinstance(getattr(executor, "_scheduler", None), Scheduler):
         return cast("WrappedExecutor", executor)

@@ -62,6 +62,12 @@ def wrap_future(future: cf.Future[T]) -> Future[T]:
 
     Raises:
         TypeError: if it is no such future.
+
+    Example:
+        >>> plain = concurrent.futures.Future()
+        >>> shout = wrap_future(plain).then(str.upper)
+        >>> plain.set_result("adopted"), shout.result()
+        (None, 'ADOPTED')
     """
     if isinstance(future, Future):
         return future

@@ -293,6 +293,12 @@ def ensure_future(x: Any, *, on: cf.Executor | None = None) -> Future[Any]:
 
     Raises:
         TypeError: if `x` is none of these, or `on` no executor that can run steps (a process pool cannot).
+
+    Example:
+        >>> async def add(one, other):
+        ...     return await one + await other
+        >>> ensure_future(add(succeed(2), succeed(3)), on=pool).result()
+        5
     """
     if isinstance(x, cf.Future):
         return wrap_future(x)
@@ -317,5 +323,12 @@ def inlineCallbacks(fn: Callable[P, Steps[T]]) -> Callable[P, Future[T]]:
 
     Raises:
         TypeError: if `fn` is not callable; and, at a call, if it returned neither a generator nor a coroutine.
+
+    Example:
+        >>> @inlineCallbacks
+        ... def add(one, other):
+        ...     return (yield one) + (yield other)
+        >>> add(succeed(2), succeed(3)).result()
+        5
     """
     return decorate(fn, lambda steps: _start(steps, INLINE._scheduler))

@@ -46,6 +46,13 @@ def returnValue(value: object) -> NoReturn:
 
     Raises:
         TypeError: outside of such a generator.
+
+    Example:
+        >>> @inlineCallbacks
+        ... def double(future):
+        ...     returnValue(2 * (yield future))
+        >>> double(succeed(5)).result()
+        10
     """
     if not is_driving():
         raise TypeError("returnValue() ends a generator that is decorated with @inlineCallbacks: there is none here")

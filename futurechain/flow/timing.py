@@ -56,6 +56,10 @@ def delay(seconds: float, value: Any = None) -> Future[Any]:
     Raises:
         TypeError: if `seconds` is no number.
         ValueError: if it is negative, NaN or infinite.
+
+    Example:
+        >>> delay(0.01, "late").result()
+        'late'
     """
     seconds = clock.check_seconds(seconds, "delay()")
     timed = _Timed()
@@ -97,10 +101,7 @@ def retry(
 
     No worker is held while it waits for the next attempt. Cancelling withdraws the attempt or the wait. When the policy
     gives up, the future fails with the last error; the chain of its causes ends in an ``ExceptionGroup`` of the earlier
-    ones, wherever the attempts ran::
-
-        policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(0.5))
-        retry(fetch, url, timeout=10, policy=policy, on=pool).then(parse)
+    ones, wherever the attempts ran.
 
     Args:
         fn: what to call; may return a future.
@@ -112,6 +113,11 @@ def retry(
     Raises:
         ImportError: without tenacity; the extra ``futurechain[retry]`` brings it.
         TypeError: if `fn` is not callable, or `policy` is no policy.
+
+    Example:
+        >>> policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(0.5))
+        >>> retry(int, "101", base=2, policy=policy, on=pool).then(hex).result()
+        '0x5'
     """
     tenacity = _import_tenacity()
     if not callable(fn):

@@ -49,17 +49,17 @@ class Pipeline(Generic[A, B]):
     """A recipe of steps; each method returns a new one, with one step more.
 
     A step without ``on=`` goes where the one before it went, before the first ``on=`` to `INLINE`. A pipeline can be
-    used by several threads, and several times. These lines fetch with 16 threads and parse in processes::
-
-        pipeline = Pipeline().then(fetch, on=threads, concurrency=16).then(parse, on=processes)
-        with pipeline.map(urls, window=200) as results:
-            for result in results: ...
+    used by several threads, and several times.
 
     Threads: value steps run on their executor. What handles errors or cleans up runs in this process, on a
     callback thread if the executor is elsewhere.
     Trips: adjacent steps on one executor that does not share our memory are one trip there, and small items share
     trips. A handler between such steps runs here; only an item that failed makes a second trip. A step with ``retry=``
     makes a trip of its own.
+
+    Example:
+        >>> list(Pipeline().then(str.split, on=threads).then(len, on=processes).map(["O Rose", "thou art sick"]))
+        [2, 3]
     """
 
     __slots__ = ("_steps",)
@@ -191,6 +191,10 @@ class Pipeline(Generic[A, B]):
             ValueError: if a number is below 1, or `timeout` is negative or not finite.
             RuntimeError: if `on` is shut down.
             ImportError: if `retry` is given and tenacity is missing.
+
+        Example:
+            >>> list(Pipeline().then(int, on=pool, concurrency=2).then(hex).map(["10", "11"]))
+            ['0xa', '0xb']
         """
         executor = self._executor(on)
         check_callable(fn, "then()", executor)
@@ -219,6 +223,10 @@ class Pipeline(Generic[A, B]):
         Raises:
             TypeError: if the arguments are not of that form.
             RuntimeError: if `on` is shut down.
+
+        Example:
+            >>> list(Pipeline().then(int, on=pool).catch(ValueError, lambda error: 0).map("12x"))
+            [1, 2, 0]
         """
         types, handler = catch_arguments(args)
         check_step("catch()", name=name, concurrency=None, timeout=None, retry=None, batch="auto")
@@ -238,6 +246,11 @@ class Pipeline(Generic[A, B]):
         Raises:
             TypeError: if `fn` is not callable.
             RuntimeError: if `on` is shut down.
+
+        Example:
+            >>> list(Pipeline().then(int).finally_(lambda: print("looked at it")).map("5"))
+            looked at it
+            [5]
         """
         check_handler(fn, "finally_()")
         check_step("finally_()", name=name, concurrency=None, timeout=None, retry=None, batch="auto")
@@ -254,6 +267,10 @@ class Pipeline(Generic[A, B]):
         Raises:
             ValueError: if the pipeline has no steps.
             RuntimeError: if an executor is shut down.
+
+        Example:
+            >>> Pipeline().then(int, on=pool).then(hex).submit("42").result()
+            '0x2a'
         """
         self._check_ready("submit()")
         return cast("Future[B]", submit_one(self._steps, item))
@@ -286,6 +303,11 @@ class Pipeline(Generic[A, B]):
             TypeError: if something is of a wrong type.
             RuntimeError: if an executor is shut down.
             ImportError: if `progress` is True and tqdm is missing.
+
+        Example:
+            >>> with Pipeline().then(int, on=pool).map("123", window=2) as results:
+            ...     print(sum(results))
+            6
         """
         self._check_ready("map()")
         if not isinstance(items, (Iterable, AsyncIterable)) and not hasattr(items, "__getitem__"):

@@ -48,12 +48,7 @@ def render(
     """Draw the chain that `future` belongs to, what it waits for and what waits for it; or the recipe of a pipeline.
 
     Marked ``✔`` is what succeeded, ``✘`` what failed, ``⊘`` what was cancelled, ``▶`` what runs, ``○`` what is to come;
-    ``◀`` is the future that was given. Nothing is changed by looking. ``print(render(f))`` shows::
-
-        ▶ #1 fetch · pool · running
-        ⇣ ○ #2 parse · pool · pending ◀
-        ├╌ ○ #3 save · pool · pending
-        └╌ ○ #4 show · INLINE · pending
+    ``◀`` is the future that was given. Nothing is changed by looking.
 
     Args:
         future: any future; one of ours knows more than a foreign one. Or a pipeline: its steps, where they run, within
@@ -64,6 +59,11 @@ def render(
     Raises:
         TypeError: if `future` is no ``concurrent.futures.Future``, or `limit` no whole number.
         ValueError: if `format` is none of the four, or `limit` is not positive.
+
+    Example:
+        >>> print(render(delay(3600).then(str)))
+        ○ #1 delay · INLINE · pending
+        ⇣ ○ #2 str ◀ · INLINE · pending
     """
     recipe = getattr(future, "_picture", None)
     if not isinstance(future, cf.Future) and recipe is None:

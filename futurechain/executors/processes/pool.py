@@ -55,6 +55,11 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
     Promise-family stages run in a worker process, so their function, argument and result must pickle (a module-level
     function does); ``on=INLINE`` runs a stage here instead. Twisted-family callbacks run in this process, on a callback
     thread. Leaving the ``with`` block waits for whole chains. Workers end with this process, however that ends.
+
+    Example:
+        >>> with ProcessPoolExecutor(2) as pool:
+        ...     pool.submit(int, "42").then(hex).result()
+        '0x2a'
     """
 
     _maps_in_chunks = True
@@ -99,6 +104,10 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
             TypeError: if `fn` is missing or not callable.
             RuntimeError: after the shutdown.
             BrokenProcessPool: if the pool is broken.
+
+        Example:
+            >>> processes.submit(pow, 2, 5).result()
+            32
         """
         return cast("Future[T]", self._scheduler.submit((fn, args, kwargs)))
 
@@ -108,15 +117,34 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         Args:
             wait: block until then (not on a callback thread of this pool, which would wait for itself).
             cancel_futures: cancel what has not begun, stages included.
+
+        Example:
+            >>> task = processes.submit(pow, 2, 5).then(hex)
+            >>> processes.shutdown(), task.result()
+            (None, '0x20')
         """
         self._scheduler.shut_down(wait=wait, cancel_futures=cancel_futures)
 
     def terminate_workers(self) -> None:
-        """End all workers by SIGTERM, at once: what they run fails, and what has not begun is cancelled."""
+        """End all workers by SIGTERM, at once: what they run fails, and what has not begun is cancelled.
+
+        Example:
+            >>> nap = processes.submit(time.sleep, 3600)
+            >>> processes.terminate_workers()
+            >>> concurrent.futures.wait([nap]).not_done
+            set()
+        """
         self._scheduler.terminate(signal.SIGTERM)
 
     def kill_workers(self) -> None:
-        """End all workers by SIGKILL, at once: what they run fails, and what has not begun is cancelled."""
+        """End all workers by SIGKILL, at once: what they run fails, and what has not begun is cancelled.
+
+        Example:
+            >>> nap = processes.submit(time.sleep, 3600)
+            >>> processes.kill_workers()
+            >>> concurrent.futures.wait([nap]).not_done
+            set()
+        """
         self._scheduler.terminate(signal.SIGKILL)
 
     def __repr__(self) -> str:
