@@ -139,7 +139,8 @@ class Future(StandardFuture[T]):
             on: the executor for this stage and all after it; by default that of the chain.
 
         Raises:
-            TypeError: if a handler is neither callable nor None, or `on` is no executor.
+            TypeError: if a handler is neither callable nor None, or `on` is no executor; or `on_result` is an
+                ``async def`` function, and the executor does not share our memory.
 
         Example:
             >>> succeed("rose").then(str.upper).result()

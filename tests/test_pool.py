@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import functools
 import gc
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import work
 from futurechain import (
     INLINE,
     Future,
+    Pipeline,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
     delay,
@@ -23,6 +25,8 @@ from futurechain import (
     fail,
     gather,
     inlineCallbacks,
+    limit,
+    retry,
     wrap_executor,
 )
 from futurechain.errors import ExecutorShutdownError
@@ -363,3 +367,40 @@ def test_a_pool_works_in_a_forked_child():
             print("parent", busy[-1].result(10))
     """
     assert run_program(program) == "child\nparent True\n"
+
+
+# -- coroutines stay in this process --------------------------------------------------------------------------------
+
+ASYNC_CALLS = {
+    "submit": lambda pool, fn: pool.submit(fn, 1),
+    "on=": lambda pool, fn: Future().then(fn, on=pool),
+    "the chain's own pool": lambda pool, fn: pool.submit(work.double, 1).then(fn),
+    "a partial": lambda pool, fn: pool.submit(work.double, 1).then(functools.partial(fn)),
+    "beside an error handler": lambda pool, fn: pool.submit(work.double, 1).then(fn, str),
+    "a view": lambda pool, fn: limit(pool, concurrency=1).submit(fn, 1),
+    "on= a view": lambda pool, fn: Future().then(fn, on=limit(pool, concurrency=1)),
+    "retry": lambda pool, fn: retry(fn, 1, policy=pytest.importorskip("tenacity").Retrying(), on=pool),
+    "a pipeline": lambda pool, fn: Pipeline().then(fn, on=pool),
+}
+
+
+@pytest.mark.parametrize("call", ASYNC_CALLS.values(), ids=list(ASYNC_CALLS))
+@pytest.mark.parametrize("kind", ["process", "wrapped processes"])
+def test_coroutines_cannot_run_in_a_worker_process(kind, call):
+    """An ``async def`` function is a TypeError at the call that would send it to another process."""
+    with POOLS[kind]() as pool:
+        with pytest.raises(TypeError, match=r"async def function wait_for on .*, which does not share our memory"):
+            call(pool, work.wait_for)
+        assert pool.submit(work.double, 4).result() == 8
+
+
+@each_pool
+def test_error_handlers_may_be_coroutines(make):
+    """They run in this process, whatever the pool is."""
+
+    async def repair(error):
+        return "repaired"
+
+    with make() as pool:
+        assert pool.submit(work.boom).catch(repair).result() == "repaired"
+        assert pool.submit(work.boom).then(str, repair).result() == "repaired"

@@ -29,7 +29,7 @@ from futurechain.core.flatten import upstream
 from futurechain.core.scheduler import Call, Scheduler, scheduler_of
 from futurechain.core.thread_state import current
 from futurechain.errors import ExecutorShutdownError
-from futurechain.executors.pool import fail, refusal
+from futurechain.executors.pool import check_stage_travels, check_travels, fail, refusal
 from futurechain.future import ExecutorStage, Future
 
 __all__ = ["LimitedExecutor", "limit"]
@@ -75,6 +75,7 @@ class _View(Scheduler):
     def register(self, stage: Any, source: Any = None) -> None:
         if self.closing and not self._is_inside(source):
             return  # it will be refused when its turn comes; an error before that still passes through
+        check_stage_travels(stage, self)
         self.pending[id(stage)] = stage
         self._inner.register(stage, source)
 
@@ -306,6 +307,7 @@ class LimitedExecutor(cf.Executor):
             32
         """
         view = self._scheduler
+        check_travels(fn, view, "submit()")
         task = new_task(ExecutorStage, fn, view)
         task._call = None
         task._context = copy_context()

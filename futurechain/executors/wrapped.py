@@ -40,7 +40,7 @@ from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.out_of_process import Job, OutOfProcess, unpicklable
 from futurechain.executors.parcel import Parcel, Timed
-from futurechain.executors.pool import refusal
+from futurechain.executors.pool import check_stage_travels, refusal
 from futurechain.failure import Failure
 from futurechain.future import Future
 
@@ -129,6 +129,7 @@ class WrappedScheduler(OutOfProcess):
         """What the foreign executor has: the identities of stages that their done callback holds."""
 
     def register(self, stage: Any, source: Any = None) -> None:
+        check_stage_travels(stage, self)  # before anything is kept
         self._kept[id(stage)] = self._executor()
         super().register(stage, source)
 

@@ -16,6 +16,7 @@ from futurechain.core.scheduler import Scheduler, scheduler_of
 from futurechain.core.state import attach, claim, new_pending
 from futurechain.core.thread_state import ThreadState
 from futurechain.executors.inline import INLINE
+from futurechain.executors.pool import check_travels
 from futurechain.future import Future, LocalStage, Returned, Waited, succeed
 
 __all__ = ["delay", "retry"]
@@ -112,7 +113,8 @@ def retry(
 
     Raises:
         ImportError: without tenacity; the extra ``futurechain[retry]`` brings it.
-        TypeError: if `fn` is not callable, or `policy` is no policy.
+        TypeError: if `fn` is not callable, or `policy` is no policy; or `fn` is an ``async def`` function, and `on` does
+            not share our memory.
 
     Example:
         >>> policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(0.5))
@@ -123,6 +125,7 @@ def retry(
     if not callable(fn):
         raise TypeError(f"retry() wants a function first, not {fn!r}")
     scheduler = scheduler_of(on)
+    check_travels(fn, scheduler, "retry()")
     _check_policy(policy, tenacity)
     attempts = _Attempts(fn, args, kwargs, policy, on, tenacity)
     whole = succeed(None).then(attempts.step)

@@ -197,8 +197,8 @@ class Pipeline(Generic[A, B]):
             ['0xa', '0xb']
         """
         executor = self._executor(on)
-        check_callable(fn, "then()", executor)
-        check_handler(on_error, "then()")
+        check_callable(fn, "then", executor)
+        check_handler(on_error, "then")
         given = check_step("then()", name=name, concurrency=concurrency, timeout=timeout, retry=retry, batch=batch)
         given["name"] = describe("then", fn, on_error) if name is None else name
         return self._with(Step("then", executor, fn, on_error, **given))
@@ -252,7 +252,7 @@ class Pipeline(Generic[A, B]):
             looked at it
             [5]
         """
-        check_handler(fn, "finally_()")
+        check_handler(fn, "finally_")
         check_step("finally_()", name=name, concurrency=None, timeout=None, retry=None, batch="auto")
         title = describe("finally_", fn) if name is None else name
         return self._with(Step("finally_", self._executor(on), fn, fn, BaseException, title))

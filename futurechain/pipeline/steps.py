@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from futurechain.clock import check_seconds
 from futurechain.core.handlers import check_handler, check_types, label
+from futurechain.core.scheduler import scheduler_of
+from futurechain.executors.pool import check_travels
 from futurechain.failure import Failure
 from futurechain.pipeline.places import shares_memory, starts_each, stops_work
 
@@ -162,12 +163,7 @@ def check_retry(policy: Any, where: str) -> None:
 
 def check_callable(fn: Any, where: str, executor: cf.Executor) -> None:
     """Raise TypeError if `fn` is no function for `executor`, or none at all."""
-    check_handler(fn, where)
-    if fn is not None and inspect.iscoroutinefunction(fn) and not shares_memory(executor):
-        raise TypeError(
-            f"{where} cannot run the async def function {label(fn)} with on={executor!r}, which does not share our "
-            "memory: give it on=INLINE or a thread pool"
-        )
+    check_travels(check_handler(fn, where), scheduler_of(executor), f"{where}()")
 
 
 def catch_arguments(args: tuple[Any, ...]) -> tuple[Any, Any]:

@@ -101,7 +101,7 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         The arguments are pickled in this thread as a rule, and later if much is queued already.
 
         Raises:
-            TypeError: if `fn` is missing or not callable.
+            TypeError: if `fn` is missing, not callable, or an ``async def`` function.
             RuntimeError: after the shutdown.
             BrokenProcessPool: if the pool is broken.
 
