@@ -28,10 +28,13 @@ scheduler still ends what was begun.
 from __future__ import annotations
 
 import concurrent.futures.thread as standard
+import itertools
 import os
 import threading
 import types
 import weakref
+from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -56,6 +59,7 @@ __all__ = [
     "fail",
     "handled_by",
     "handles_failure",
+    "new_name",
     "refusal",
     "refuse",
 ]
@@ -63,6 +67,7 @@ __all__ = [
 _HELD = 0
 """The key in ``pending`` under which the end of the interpreter keeps a pool from being over: no object's identity."""
 _schedulers: weakref.WeakSet[PoolScheduler] = weakref.WeakSet()
+_numbers: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
 
 class PoolScheduler(Scheduler):
@@ -239,6 +244,11 @@ class PoolScheduler(Scheduler):
         self.closing = self.shut
         self.over = False
         self.ended = threading.Event()
+
+
+def new_name(kind: str) -> str:
+    """Return the name of another pool of that kind, ours or not: no two have the same."""
+    return f"{kind}-{next(_numbers[kind])}"
 
 
 def all_pools() -> tuple[PoolScheduler, ...]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import concurrent.futures as cf
 import concurrent.futures.process as standard
 import inspect
-import itertools
 import os
 import re
 import sys
@@ -40,7 +39,7 @@ from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.out_of_process import Job, OutOfProcess, unpicklable
 from futurechain.executors.parcel import Parcel, Timed
-from futurechain.executors.pool import check_stage_travels, refusal
+from futurechain.executors.pool import check_stage_travels, new_name, refusal
 from futurechain.failure import Failure
 from futurechain.future import Future
 
@@ -49,7 +48,6 @@ __all__ = ["ProcessScheduler", "WrappedExecutor", "WrappedScheduler", "wrap_exec
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_numbers = itertools.count()
 
 
 class Launched:
@@ -115,7 +113,7 @@ class WrappedScheduler(OutOfProcess):
     is_awaited = False
 
     def __init__(self, executor: Any, foreign: cf.Executor) -> None:
-        super().__init__(f"{type(foreign).__name__}-{next(_numbers)}")
+        super().__init__(getattr(foreign, "_thread_name_prefix", "") or new_name(type(foreign).__name__))
         self._executor = weakref.ref(executor)
         self._kept: dict[int, Any] = {}
         """The executor, for each stage that is still to be settled: it must live until then."""
@@ -416,7 +414,8 @@ class WrappedExecutor(Mapping):
             return getattr(self._executor, "_max_workers", None) or os.cpu_count() or 1
 
     def __repr__(self) -> str:
-        state = "shut down" if self._scheduler.closing else "open"
+        broken = getattr(self._executor, "_broken", False)
+        state = "broken" if broken else "shut down" if self._scheduler.closing else "open"
         waiting = len(self._scheduler.unsettled())
         return f"<{type(self).__name__} {self._scheduler.name} {state}, {waiting} pending, of {self._executor!r}>"
 

@@ -113,8 +113,8 @@ def retry(
 
     Raises:
         ImportError: without tenacity; the extra ``futurechain[retry]`` brings it.
-        TypeError: if `fn` is not callable, or `policy` is no policy; or `fn` is an ``async def`` function, and `on` does
-            not share our memory.
+        TypeError: if `fn` is not callable, or `policy` is no policy; or `fn` is an ``async def`` function, and `on`
+            does not share our memory.
 
     Example:
         >>> policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(0.5))

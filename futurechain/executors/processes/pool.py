@@ -7,7 +7,6 @@ look at (``_processes``, ``_executor_manager_thread``, ...) is there, as propert
 from __future__ import annotations
 
 import concurrent.futures.process as standard
-import itertools
 import multiprocessing
 import os
 import signal
@@ -20,6 +19,7 @@ from futurechain.core import callback_threads
 from futurechain.core.attaching import MISSING
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
+from futurechain.executors.pool import new_name
 from futurechain.executors.processes.jobs import ProcessScheduler
 from futurechain.executors.processes.machine import Machine
 from futurechain.executors.processes.watcher import Options
@@ -89,7 +89,7 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         self._cancel_on_error = cancel_on_error
         options = partial(Options, max_tasks=max_tasks_per_child, heal=heal, elsewhere=callback_threads.post)
         self._scheduler = ProcessScheduler(
-            f"{type(self).__name__}-{next(_numbers)}",
+            new_name(type(self).__name__),
             lambda name: Machine(options(name), mp_context, limit, Start(initializer, initargs, share)),
             stop_cancelled=stop_cancelled,
         )
@@ -218,5 +218,4 @@ def _check_share(share: int | None) -> None:
         raise ValueError(f"share= wants at least one byte, not {share!r}")
 
 
-_numbers = itertools.count()
 interpreter.arm()
