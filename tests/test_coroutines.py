@@ -26,7 +26,8 @@ from futurechain import (
     returnValue,
     succeed,
 )
-from futurechain.errors import CancelledError
+from futurechain.defer import Deferred
+from futurechain.errors import CancelledError, LostFutureError
 from futurechain.testing import ManualClock
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
@@ -594,3 +595,13 @@ def test_a_coroutine_that_is_cancelled_while_it_runs_is_settled():
                 settler.join()
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_a_coroutine_that_goes_with_what_it_waits_for(caplog):
+    """Its future fails with what it has lost, also when the garbage collector has closed the coroutine first."""
+    ensure_future(Deferred())
+    ensure_future(double(Future().then(int)))
+    gc.collect()
+    Future().then(None, str).result(30)  # lost as well, and settled after the others
+
+    assert {type(record.exc_info[1]) for record in caplog.records} == {LostFutureError}

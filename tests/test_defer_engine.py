@@ -366,14 +366,16 @@ def test_small_helpers(caplog):
 
 
 def test_debugging_tells_who_made_and_who_fired_it():
-    """With `setDebugging`, `AlreadyCalledError` shows both stacks; without, it does not."""
+    """With `setDebugging`, `AlreadyCalledError` shows both stacks, to the line of the program; without, it does not."""
     assert not defer.getDebugging()
     defer.setDebugging(True)
     try:
         deferred = Deferred()
         deferred.callback(1)
-        with pytest.raises(defer.AlreadyCalledError, match=r"(?s)created.*test_debugging.*Invoker.*test_debugging"):
+        both = r"(?s)created.*test_debugging.*Invoker.*test_debugging"
+        with pytest.raises(defer.AlreadyCalledError, match=both) as caught:
             deferred.callback(2)
+        assert str(caught.value).endswith("deferred.callback(1)")
     finally:
         defer.setDebugging(False)
     quiet = defer.succeed(1)

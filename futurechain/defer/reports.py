@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import traceback
 import weakref
+from pathlib import Path
 from typing import Any, TypeVar
 
 __all__ = ["Trail", "Unhandled", "logError"]
 
 F = TypeVar("F")
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 logger: logging.Logger = logging.getLogger("futurechain")
 _all: weakref.WeakSet[Unhandled] = weakref.WeakSet()
 
@@ -21,17 +24,25 @@ class Trail:
     __slots__ = ("creator", "invoker")
 
     def __init__(self) -> None:
-        self.creator: list[str] = traceback.format_stack()[:-2]
+        self.creator: list[str] = _stack()
         self.invoker: list[str] = []
 
     def fired(self) -> None:
-        """Note that our caller's caller fires it."""
-        self.invoker = traceback.format_stack()[:-2]
+        """Note who fires it."""
+        self.invoker = _stack()
 
     def __str__(self) -> str:
         made = " C: Deferred was created:\n C:" + "".join(self.creator).rstrip().replace("\n", "\n C:") + "\n"
         fired = " I: First Invoker was:\n I:" + "".join(self.invoker).rstrip().replace("\n", "\n I:") + "\n"
         return made + (fired if self.invoker else "")
+
+
+def _stack() -> list[str]:
+    """Return the lines that led to the call of this package, which is being executed."""
+    frames = traceback.extract_stack()
+    while frames and frames[-1].filename.startswith(_PACKAGE):
+        frames.pop()
+    return frames.format()
 
 
 class Unhandled:

@@ -116,6 +116,8 @@ class Driver:
             steps.close()
             return returned.value, True
         except BaseException as error:
+            if type(outcome) is Failure and _was_closed(error):
+                return outcome, True
             run.note_interrupt(error)
             note(error, self.name, place)
             return Failure(error), True
@@ -123,6 +125,12 @@ class Driver:
             run.drives -= 1
             run.loop = outer
             del self, steps, outcome  # no cycle: a traceback may keep this frame
+
+
+def _was_closed(error: BaseException) -> bool:
+    """Tell whether a coroutine refused to go on: the garbage collector has closed it, before what it waited for."""
+    trace = _traceback.__get__(error)
+    return type(error) is RuntimeError and trace is not None and trace.tb_next is None
 
 
 def note(error: BaseException, name: str, place: str) -> None:
