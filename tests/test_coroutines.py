@@ -14,6 +14,7 @@ import pytest
 import trio
 
 import work
+from conftest import collect_garbage
 from futurechain import (
     Failure,
     Future,
@@ -601,7 +602,6 @@ def test_a_coroutine_that_goes_with_what_it_waits_for(caplog):
     """Its future fails with what it has lost, also when the garbage collector has closed the coroutine first."""
     ensure_future(Deferred())
     ensure_future(double(Future().then(int)))
-    gc.collect()
-    Future().then(None, str).result(30)  # lost as well, and settled after the others
+    collect_garbage()
 
     assert {type(record.exc_info[1]) for record in caplog.records} == {LostFutureError}

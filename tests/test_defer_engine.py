@@ -375,7 +375,7 @@ def test_debugging_tells_who_made_and_who_fired_it():
         both = r"(?s)created.*test_debugging.*Invoker.*test_debugging"
         with pytest.raises(defer.AlreadyCalledError, match=both) as caught:
             deferred.callback(2)
-        assert str(caught.value).endswith("deferred.callback(1)")
+        assert str(caught.value).rstrip().endswith("deferred.callback(1)")
     finally:
         defer.setDebugging(False)
     quiet = defer.succeed(1)
