@@ -268,7 +268,7 @@ def test_awaiting_oneself_is_a_cycle():
 
 
 def test_awaiting_something_odd():
-    """Without a loop, awaiting asyncio's things is a TypeError inside the coroutine."""
+    """Without a loop, awaiting asyncio's things is a TypeError inside the coroutine, with a note of what to do."""
 
     class Odd:
         def __await__(self):
@@ -277,8 +277,9 @@ def test_awaiting_something_odd():
     async def odd():
         await Odd()
 
-    with pytest.raises(TypeError, match="cannot be awaited here"):
+    with pytest.raises(TypeError, match="cannot be awaited without an event loop") as caught:
         ensure_future(odd()).result(0)
+    assert "run_coroutine_threadsafe" in caught.value.__notes__[-1]
 
 
 # -- cancellation -----------------------------------------------------------------------------------------------------

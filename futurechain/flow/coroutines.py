@@ -32,7 +32,7 @@ from futurechain.errors import CancelledError
 from futurechain.executors.inline import INLINE
 from futurechain.executors.wrapped_future import wrap_future
 from futurechain.failure import Failure
-from futurechain.flow.driver import Driver, Steps, decorate, returnValue
+from futurechain.flow.driver import NO_LOOP, Driver, Steps, decorate, returnValue
 from futurechain.flow.event_loops import suspend
 from futurechain.future import ExecutorStage, Future, LocalStage
 
@@ -198,8 +198,7 @@ class _Runner(Handler):
         if not issubclass(type(yielded), cf.Future):
             if driver.is_generator:
                 return yielded
-            wrong = f"{yielded!r} cannot be awaited here: without an event loop, await futures of concurrent.futures"
-            return Failure(TypeError(wrong))
+            return Failure(TypeError(f"{yielded!r} {NO_LOOP}"))
         future: Any = wrap_future(yielded)
         if driver.is_generator:
             future = future.final

@@ -21,14 +21,15 @@ from futurechain.core.thread_state import current
 from futurechain.core.unobserved import note_stage
 from futurechain.failure import Failure
 
-__all__ = ["Driver", "Steps", "decorate", "is_driving", "is_steps", "note", "returnValue"]
+__all__ = ["NO_LOOP", "Driver", "Steps", "decorate", "is_driving", "is_steps", "note", "returnValue"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Any, Any, T] | Coroutine[Any, Any, T]
 """What can be driven."""
-_LOOPLESS = "no running event loop", "attached to a different loop", "bound to a different event loop"
+NO_LOOP = "cannot be awaited without an event loop"
+_LOOPLESS = "no running event loop", "attached to a different loop", "bound to a different event loop", NO_LOOP
 _traceback: Any = vars(BaseException)["__traceback__"]
 """The attribute itself: an exception's class may forbid to set it by name, as a frozen one does."""
 
@@ -139,9 +140,9 @@ def note(error: BaseException, name: str, place: str) -> None:
     if trace is not None:
         _traceback.__set__(error, trace.tb_next)
     del trace
-    with suppress(Exception):  # of a RuntimeError of the user's class; `note_stage` itself never raises
+    with suppress(Exception):  # of an error of the user's class; `note_stage` itself never raises
         note_stage(error, name, place)
-        if issubclass(type(error), RuntimeError) and any(text in str(error) for text in _LOOPLESS):
+        if issubclass(type(error), (RuntimeError, TypeError)) and any(text in str(error) for text in _LOOPLESS):
             error.add_note(
                 f"stage {name} runs on {place}, where there is no event loop: await futures there, or run what needs "
                 "a loop by asyncio.run_coroutine_threadsafe(coroutine, loop), whose future can be awaited"

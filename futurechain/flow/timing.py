@@ -19,7 +19,7 @@ from futurechain.executors.inline import INLINE
 from futurechain.executors.pool import check_travels
 from futurechain.future import Future, LocalStage, Returned, Waited, succeed
 
-__all__ = ["delay", "retry"]
+__all__ = ["check_policy", "delay", "retry"]
 
 T = TypeVar("T")
 
@@ -121,12 +121,11 @@ def retry(
         >>> retry(int, "101", base=2, policy=policy, on=pool).then(hex).result()
         '0x5'
     """
-    tenacity = _import_tenacity()
     if not callable(fn):
         raise TypeError(f"retry() wants a function first, not {fn!r}")
     scheduler = scheduler_of(on)
     check_travels(fn, scheduler, "retry()")
-    _check_policy(policy, tenacity)
+    tenacity = check_policy(policy, "policy= of retry()")
     attempts = _Attempts(fn, args, kwargs, policy, on, tenacity)
     whole = succeed(None).then(attempts.step)
     scheduler.register(whole)
@@ -135,29 +134,30 @@ def retry(
     return whole
 
 
-def _import_tenacity() -> Any:
+def check_policy(policy: Any, name: str) -> Any:
+    """Refuse what is no policy, and say what it should be; return the module that policies come from.
+
+    Args:
+        policy: what was given.
+        name: as what it was given.
+
+    Raises:
+        ImportError: without tenacity.
+        TypeError: if it is none.
+    """
     try:
         import tenacity
     except ImportError:
-        raise ImportError("retry() needs tenacity: install the extra futurechain[retry]") from None
-    return tenacity
-
-
-def _check_policy(policy: Any, tenacity: Any) -> None:
-    """Refuse what is no policy, and say what it should be.
-
-    Raises:
-        TypeError: if it is none.
-    """
+        raise ImportError(f"{name} needs tenacity: install the extra futurechain[retry]") from None
     if isinstance(policy, tenacity.Retrying):
-        return
+        return tenacity
     parts = {"stop": tenacity.stop.stop_base, "wait": tenacity.wait.wait_base, "retry": tenacity.retry_base}
     hint = "".join(f": write Retrying({name}=...)" for name, kind in parts.items() if isinstance(policy, kind))
     if isinstance(policy, type) and issubclass(policy, tenacity.Retrying):
         hint = ": call it"
     elif isinstance(policy, tenacity.AsyncRetrying):
         hint = ": an event loop's policy is not needed, the waiting is done here"
-    raise TypeError(f"retry() wants policy=tenacity.Retrying(stop=..., wait=..., retry=...), not {policy!r}{hint}")
+    raise TypeError(f"{name} wants a tenacity.Retrying(stop=..., wait=..., retry=...), not {policy!r}{hint}")
 
 
 class _Registered:

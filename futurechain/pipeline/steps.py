@@ -12,6 +12,7 @@ from futurechain.core.handlers import check_handler, check_types, label
 from futurechain.core.scheduler import scheduler_of
 from futurechain.executors.pool import check_travels
 from futurechain.failure import Failure
+from futurechain.flow.timing import check_policy
 from futurechain.pipeline.places import shares_memory, starts_each, stops_work
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "catch_arguments",
     "check_callable",
     "check_count",
-    "check_retry",
     "check_step",
     "describe",
     "fused",
@@ -140,25 +140,9 @@ def check_step(where: str, **given: Any) -> dict[str, Any]:
     check_count(given["concurrency"], "concurrency", where)
     if timeout is not None:
         given["timeout"] = check_seconds(timeout, f"timeout= of {where}")
-    check_retry(given["retry"], where)
+    if given["retry"] is not None:
+        check_policy(given["retry"], f"retry= of {where}")
     return given
-
-
-def check_retry(policy: Any, where: str) -> None:
-    """Raise if `policy` is neither None nor one of tenacity's.
-
-    Raises:
-        ImportError: without tenacity.
-        TypeError: if it is something else.
-    """
-    if policy is None:
-        return
-    try:
-        import tenacity
-    except ImportError:
-        raise ImportError(f"retry= of {where} needs tenacity: install the extra futurechain[retry]") from None
-    if not isinstance(policy, tenacity.Retrying):
-        raise TypeError(f"retry= of {where} wants a policy: tenacity.Retrying(...), not {policy!r}")
 
 
 def check_callable(fn: Any, where: str, executor: cf.Executor) -> None:
