@@ -29,6 +29,7 @@ from futurechain.core.flatten import upstream
 from futurechain.core.scheduler import Call, Scheduler, scheduler_of
 from futurechain.core.thread_state import current
 from futurechain.errors import ExecutorShutdownError
+from futurechain.executors.mapping import check_count
 from futurechain.executors.pool import check_stage_travels, check_travels, fail, refusal
 from futurechain.future import ExecutorStage, Future
 
@@ -363,13 +364,8 @@ def limit(
         '0x20'
     """
     scheduler_of(executor, "executor")
-    for name, count in (("concurrency", concurrency), ("queued", queued)):
-        if count is None:
-            continue
-        if isinstance(count, bool) or not isinstance(count, int):
-            raise TypeError(f"limit() wants a whole number for {name}=, such as {name}=8, not {count!r}")
-        if count < 1:
-            raise ValueError(f"limit() wants {name}= to be at least 1, not {count}")
+    check_count(concurrency, "concurrency", "limit()")
+    check_count(queued, "queued", "limit()")
     if per_second is not None:
         if isinstance(per_second, bool) or not isinstance(per_second, (int, float)):
             raise TypeError(f"limit() wants a number for per_second=, such as per_second=10, not {per_second!r}")

@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 from futurechain.core.handlers import check_handler
 from futurechain.core.scheduler import later
 from futurechain.executors.inline import INLINE
+from futurechain.executors.mapping import check_count
 from futurechain.future import Future
 from futurechain.pipeline import places
 from futurechain.pipeline.flow import Flow
@@ -18,7 +19,6 @@ from futurechain.pipeline.steps import (
     Step,
     catch_arguments,
     check_callable,
-    check_count,
     check_step,
     describe,
     fused,
@@ -316,7 +316,7 @@ class Pipeline(Generic[A, B]):
             if not isinstance(flag, bool):
                 raise TypeError(f"map() wants True or False for {name}=, not {flag!r}")
         make = check_progress(progress)
-        _check_total(total)
+        check_count(total, "total", "map()", least=0)
         known = len(items) if total is None and isinstance(items, Sized) else total
         flow = Flow(
             self._steps,
@@ -359,12 +359,3 @@ class Pipeline(Generic[A, B]):
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """Return the pictures of the recipe that a notebook shows."""
         return cast("dict[str, str]", later("mimebundle")(self))
-
-
-def _check_total(total: Any) -> None:
-    if total is None:
-        return
-    if isinstance(total, bool) or not isinstance(total, int):
-        raise TypeError(f"map() wants a whole number for total=, not {total!r}")
-    if total < 0:
-        raise ValueError(f"map() wants total= not to be negative, not {total}")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from futurechain.clock import check_seconds
 from futurechain.core.handlers import check_handler, check_types, label
 from futurechain.core.scheduler import scheduler_of
+from futurechain.executors.mapping import check_count
 from futurechain.executors.pool import check_travels
 from futurechain.failure import Failure
 from futurechain.flow.timing import check_policy
@@ -19,7 +20,6 @@ __all__ = [
     "Step",
     "catch_arguments",
     "check_callable",
-    "check_count",
     "check_step",
     "describe",
     "fused",
@@ -106,22 +106,6 @@ def goes_alone(step: Step) -> bool:
 def is_stopped(step: Step) -> bool:
     """Tell whether the runs of a step elsewhere are stopped from here when they take too long, one item at a time."""
     return step.timeout is not None and stops_work(step.executor)
-
-
-def check_count(value: Any, name: str, where: str) -> int | None:
-    """Return a whole number of at least 1, or None.
-
-    Raises:
-        TypeError: if it is something else.
-        ValueError: if it is below 1.
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{where} wants a whole number for {name}=, such as {name}=8, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{where} wants {name}= to be at least 1, not {value}")
-    return value
 
 
 def check_step(where: str, **given: Any) -> dict[str, Any]:

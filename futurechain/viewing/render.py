@@ -24,6 +24,7 @@ from futurechain.core.handlers import Catch, Handler, label
 from futurechain.core.scheduler import chain_end
 from futurechain.core.state import PENDING, Pending, consumers
 from futurechain.core.stdlib import DoneCallback, StandardFuture, is_cancelled, outcome_of
+from futurechain.executors.mapping import check_count
 from futurechain.executors.wrapped_future import Foreign
 from futurechain.failure import Failure
 from futurechain.future import ExecutorStage
@@ -70,11 +71,8 @@ def render(
         hint = ": give it its .future" if isinstance(getattr(future, "future", None), cf.Future) else ""
         raise TypeError(f"render() draws a concurrent.futures.Future, not {future!r}{hint}")
     if not isinstance(format, str) or format not in FORMATS:
-        raise ValueError(f'format= is one of "text", "mermaid", "dot", "svg", not {format!r}')
-    if isinstance(limit, bool) or not isinstance(limit, int):
-        raise TypeError(f"limit= is a whole number, not {limit!r}")
-    if limit < 1:
-        raise ValueError(f"limit= is at least 1, not {limit}")
+        raise ValueError(f'render() wants format= to be "text", "mermaid", "dot" or "svg", not {format!r}')
+    check_count(limit, "limit", "render()")
     return FORMATS[format](_arrange(recipe() if recipe is not None else _snapshot(cast("Any", future), limit)))
 
 
