@@ -103,7 +103,7 @@ def shape(future, kind, **options):
 @pytest.mark.parametrize("kind", ["", "SVG", "png", None, 3, []])
 def test_unknown_formats_are_refused(kind):
     """The error names the four formats there are."""
-    with pytest.raises(ValueError, match=r'"text", "mermaid", "dot", "svg"'):
+    with pytest.raises(ValueError, match=r'"text", "mermaid", "dot" or "svg"'):
         render(succeed(1), kind)
 
 
