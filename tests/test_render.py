@@ -116,7 +116,7 @@ def test_only_futures_are_drawn(thing):
         mimebundle(thing)
 
 
-@pytest.mark.parametrize(("limit", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)])
+@pytest.mark.parametrize(("limit", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (None, TypeError)])
 def test_the_limit_is_a_positive_whole_number(limit, error):
     """Anything else is refused."""
     with pytest.raises(error, match="limit="):

@@ -52,7 +52,7 @@ class Mapping(cf.Executor):
         """
         check_count(buffersize, "buffersize", "map()")
         if self._maps_in_chunks:
-            check_count(chunksize, "chunksize", "map()")
+            check_count(chunksize, "chunksize", "map()", optional=False)
         calls = zip(*iterables)  # noqa: B905  # as the standard one does
         if not self._maps_in_chunks or chunksize == 1:
             return self._map(fn, calls, timeout, buffersize)
@@ -70,14 +70,14 @@ class Mapping(cf.Executor):
         self.shutdown(wait=True, cancel_futures=self._cancel_on_error and kind is not None)
 
 
-def check_count(value: Any, name: str, where: str, least: int = 1) -> int | None:
-    """Return a whole number of at least `least`, or None.
+def check_count(value: Any, name: str, where: str, least: int = 1, *, optional: bool = True) -> int | None:
+    """Return a whole number of at least `least`, or None if it is `optional`.
 
     Raises:
         TypeError: if it is something else.
         ValueError: if it is less.
     """
-    if value is None:
+    if value is None and optional:
         return None
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{where} wants a whole number for {name}=, such as {name}=8, not {value!r}")

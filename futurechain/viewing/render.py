@@ -72,7 +72,7 @@ def render(
         raise TypeError(f"render() draws a concurrent.futures.Future, not {future!r}{hint}")
     if not isinstance(format, str) or format not in FORMATS:
         raise ValueError(f'render() wants format= to be "text", "mermaid", "dot" or "svg", not {format!r}')
-    check_count(limit, "limit", "render()")
+    check_count(limit, "limit", "render()", optional=False)
     return FORMATS[format](_arrange(recipe() if recipe is not None else _snapshot(cast("Any", future), limit)))
 
 
