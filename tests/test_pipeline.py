@@ -59,7 +59,7 @@ def test_names_in_its_repr():
     """The repr of a pipeline names its steps; ``name=`` overrules the function's name."""
     recipe = Pipeline().then(increment).then(times_ten, name="ten").catch(ValueError, str).finally_(print)
 
-    assert repr(recipe) == "<Pipeline increment | ten | catch str | finally print>"
+    assert repr(recipe) == "<Pipeline increment | ten | catch(ValueError, str) | finally print>"
 
 
 # -- one item ---------------------------------------------------------------------------------------------------------

@@ -230,7 +230,7 @@ class Pipeline(Generic[A, B]):
         """
         types, handler = catch_arguments(args)
         check_step("catch()", name=name, concurrency=None, timeout=None, retry=None, batch="auto")
-        title = describe("catch", handler) if name is None else name
+        title = describe("catch", handler, types=types) if name is None else name
         return self._with(Step("catch", self._executor(on), None, handler, types, title))
 
     def finally_(

@@ -15,6 +15,7 @@ from futurechain.executors.pool import check_travels
 from futurechain.failure import Failure
 from futurechain.flow.timing import check_policy
 from futurechain.pipeline.places import shares_memory, starts_each, stops_work
+from futurechain.viewing.recipe import call_of_catch
 
 __all__ = [
     "Step",
@@ -75,9 +76,11 @@ class Step:
         return not self.shared and self.kind == "then" and type(outcome) is not Failure
 
 
-def describe(kind: str, *handlers: Handler | None) -> str:
+def describe(kind: str, *handlers: Handler | None, types: Any = BaseException) -> str:
     """Return the name of a step that was given none."""
     names = "/".join(label(one) for one in handlers if one is not None) or "pass"
+    if types is not BaseException:
+        return call_of_catch(types, names)
     return names if kind == "then" else f"{kind.rstrip('_')} {names}"
 
 

@@ -29,7 +29,7 @@ from futurechain.executors.wrapped_future import Foreign
 from futurechain.failure import Failure
 from futurechain.future import ExecutorStage
 from futurechain.viewing.graph import FORMATS, Edge, Node, Picture, clean, reading
-from futurechain.viewing.recipe import Drawable
+from futurechain.viewing.recipe import Drawable, call_of_catch
 from futurechain.viewing.trace import duration
 
 __all__ = ["mimebundle", "render"]
@@ -140,15 +140,9 @@ def _name_of(future: Any) -> str:
         name = getattr(plan, "name", "") or (label(plan) if plan.handlers() else "")
         name = name.rsplit(".", 1)[-1]
         if type(plan) is Catch:
-            return _call_of_catch(plan, name)
+            return call_of_catch(plan.types, name)
         return f"{word} {name}".strip() or ("shield" if future._shielded else "pass")
     return "future" if plan is None or not callable(plan) else label(plan)
-
-
-def _call_of_catch(plan: Catch, name: str) -> str:
-    types = plan.types if isinstance(plan.types, tuple) else (plan.types,)
-    names = " | ".join(kind.__name__ for kind in types)
-    return f"catch({names}, {name})"
 
 
 _WORDS = {
