@@ -140,7 +140,7 @@ class WorkerProcess:
         """Reap it when it has ended (waits for that); how it ended, in words."""
         self.process.join()  # with a timeout it would wait for the sentinel, which others may hold
         if not self.buried:
-            self.buried = True
+            self.buried: bool = True
             os.close(self.death)
             _close(self.fd)
         code = self.process.exitcode
