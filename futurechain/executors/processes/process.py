@@ -63,7 +63,7 @@ class WorkerProcess:
         self.phase: Phase = Phase.STARTING
         self.joined = False
         """Whether the watching thread knows it."""
-        self.buried = False
+        self.buried: bool = False
         self.lent = False
         """Whether it is idle, for anybody to take: only who has taken it out of the list may touch it then."""
         self.gone: bool = False
@@ -140,7 +140,7 @@ class WorkerProcess:
         """Reap it when it has ended (waits for that); how it ended, in words."""
         self.process.join()  # with a timeout it would wait for the sentinel, which others may hold
         if not self.buried:
-            self.buried: bool = True
+            self.buried = True
             os.close(self.death)
             _close(self.fd)
         code = self.process.exitcode
