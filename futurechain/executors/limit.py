@@ -29,7 +29,7 @@ from futurechain.core.flatten import upstream
 from futurechain.core.scheduler import Call, Scheduler, scheduler_of
 from futurechain.core.thread_state import current
 from futurechain.errors import ExecutorShutdownError
-from futurechain.executors.mapping import check_count
+from futurechain.executors.mapping import Mapping, check_count
 from futurechain.executors.pool import check_stage_travels, check_travels, fail, refusal
 from futurechain.future import ExecutorStage, Future
 
@@ -262,7 +262,7 @@ def _is_ours() -> bool:
     return thread.within is not None or thread.depth > 0 or callback_threads.is_reserved()
 
 
-class LimitedExecutor(cf.Executor):
+class LimitedExecutor(Mapping):
     """A view of an executor that lets only so much through; made by `limit`.
 
     Example:
@@ -280,6 +280,7 @@ class LimitedExecutor(cf.Executor):
         self.queued = queued
         rate = None if per_second is None else _Rate(per_second)
         self._scheduler = _View(scheduler_of(executor), concurrency, rate, queued)
+        self._maps_in_chunks = not self._scheduler.takes_closures()
 
     def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)``; return its future.

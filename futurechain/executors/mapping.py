@@ -1,4 +1,4 @@
-"""What both of our pools have beside the standard ones': ``map`` as in Python 3.14, and what an exception cancels."""
+"""What our executors have beside the standard ones': ``map`` as in Python 3.14, and what an exception cancels."""
 
 from __future__ import annotations
 

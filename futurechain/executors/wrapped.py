@@ -40,6 +40,7 @@ from futurechain.executors.mapping import Mapping
 from futurechain.executors.out_of_process import Job, OutOfProcess, unpicklable
 from futurechain.executors.parcel import Parcel, Timed
 from futurechain.executors.pool import check_stage_travels, new_name, refusal
+from futurechain.executors.wrapped_future import Foreign
 from futurechain.failure import Failure
 from futurechain.future import Future
 
@@ -49,25 +50,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-
-class Launched:
+class Launched(Foreign):
     """What a stage waits for that a foreign executor runs: its future there."""
 
-    __slots__ = ("_future", "stoppers")
+    __slots__ = ("stoppers",)
 
     def __init__(self, future: cf.Future[Any]) -> None:
-        self._future = weakref.ref(future)
+        super().__init__(future)
         self.stoppers: list[None] = []
         """One for each thread that is in `stop`, and will claim the stage if that says True."""
-
-    def sources(self) -> list[Any]:
-        """Return what we know it waits for: nothing."""
-        return []
-
-    def runs_abroad(self) -> bool:
-        """Tell whether the executor says that it runs."""
-        future = self._future()
-        return future is not None and future.running()
 
     def stop(self) -> bool:
         """Ask for an end of it; False if it runs, and goes on.
@@ -83,10 +74,6 @@ class Launched:
         finally:
             self.stoppers.pop()
         return asked or not self.runs_abroad()  # a look after that: what has been left alone runs no more
-
-    def cancel_for(self, child: Any) -> tuple[()]:
-        """Do no more: whoever cancels the stage has called `stop`."""
-        return ()
 
 
 class LaunchedParcel(Launched):

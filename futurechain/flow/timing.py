@@ -19,7 +19,7 @@ from futurechain.executors.inline import INLINE
 from futurechain.executors.pool import check_travels
 from futurechain.future import Future, LocalStage, Returned, Waited, succeed
 
-__all__ = ["check_policy", "delay", "retry"]
+__all__ = ["Policy", "check_policy", "delay", "retry"]
 
 T = TypeVar("T")
 

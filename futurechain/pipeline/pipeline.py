@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
+from collections.abc import AsyncIterable, Callable, Iterable, Sized
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
 from futurechain.core.handlers import check_handler
 from futurechain.core.scheduler import later
 from futurechain.executors.inline import INLINE
 from futurechain.executors.mapping import check_count
-from futurechain.future import Future
+from futurechain.flow.timing import Policy
+from futurechain.future import Future, Returned, Waited
 from futurechain.pipeline import places
 from futurechain.pipeline.flow import Flow
 from futurechain.pipeline.progress import Bar, check_progress
@@ -36,13 +37,25 @@ D = TypeVar("D")
 X = TypeVar("X")
 E = TypeVar("E", bound=BaseException)
 Batch: TypeAlias = int | Literal["auto"]
-Waited: TypeAlias = cf.Future[C] | Coroutine[Any, Any, C]
-"""What a function may return to have its step wait."""
 Types: TypeAlias = type[E] | tuple[type[E], ...]
+
+
+class Bounds(TypedDict, total=False):
+    """What `Pipeline.then` takes besides its functions."""
+
+    on: cf.Executor | None
+    name: str | None
+    concurrency: int | None
+    timeout: float | None
+    retry: Policy | None
+    batch: Batch
 
 
 class _Anything:
     """The type of what goes into a pipeline without steps, and comes out of it: whatever the first step takes."""
+
+
+_New: TypeAlias = "Pipeline[_Anything, _Anything]"
 
 
 class Pipeline(Generic[A, B]):
@@ -64,101 +77,68 @@ class Pipeline(Generic[A, B]):
 
     __slots__ = ("_steps",)
 
-    def __init__(self: Pipeline[_Anything, _Anything]) -> None:
+    def __init__(self: _New) -> None:
         self._steps: tuple[Step, ...] = ()
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
     @overload
     def then(
-        self: Pipeline[_Anything, _Anything],
-        fn: Callable[[X], Waited[C]],
-        on_error: None = None,
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self: _New, fn: Callable[[X], Waited[C]], on_error: None = None, **bounds: Unpack[Bounds]
     ) -> Pipeline[X, C]: ...
     @overload
     def then(
-        self: Pipeline[_Anything, _Anything],
-        fn: Callable[[X], C],
-        on_error: None = None,
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self: _New, fn: Callable[[X], Returned[C]], on_error: None = None, **bounds: Unpack[Bounds]
     ) -> Pipeline[X, C]: ...
     @overload
     def then(
-        self: Pipeline[_Anything, _Anything],
-        fn: Callable[[X], C],
-        on_error: Callable[[Any], D],
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self: _New, fn: Callable[[X], Waited[C]], on_error: Callable[[Any], Waited[D]], **bounds: Unpack[Bounds]
     ) -> Pipeline[X, C | D]: ...
     @overload
     def then(
-        self,
-        fn: Callable[[B], Waited[C]],
-        on_error: None = None,
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self: _New, fn: Callable[[X], Waited[C]], on_error: Callable[[Any], Returned[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[X, C | D]: ...
+    @overload
+    def then(
+        self: _New, fn: Callable[[X], Returned[C]], on_error: Callable[[Any], Waited[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[X, C | D]: ...
+    @overload
+    def then(
+        self: _New, fn: Callable[[X], Returned[C]], on_error: Callable[[Any], Returned[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[X, C | D]: ...
+    @overload
+    def then(
+        self, fn: Callable[[B], Waited[C]], on_error: None = None, **bounds: Unpack[Bounds]
     ) -> Pipeline[A, C]: ...
     @overload
     def then(
-        self,
-        fn: Callable[[B], C],
-        on_error: None = None,
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self, fn: Callable[[B], Returned[C]], on_error: None = None, **bounds: Unpack[Bounds]
     ) -> Pipeline[A, C]: ...
     @overload
     def then(
-        self,
-        fn: Callable[[B], C],
-        on_error: Callable[[Any], D],
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self, fn: Callable[[B], Waited[C]], on_error: Callable[[Any], Waited[D]], **bounds: Unpack[Bounds]
     ) -> Pipeline[A, C | D]: ...
     @overload
     def then(
-        self,
-        fn: None,
-        on_error: Callable[[Any], D] | None = None,
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self, fn: Callable[[B], Waited[C]], on_error: Callable[[Any], Returned[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[A, C | D]: ...
+    @overload
+    def then(
+        self, fn: Callable[[B], Returned[C]], on_error: Callable[[Any], Waited[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[A, C | D]: ...
+    @overload
+    def then(
+        self, fn: Callable[[B], Returned[C]], on_error: Callable[[Any], Returned[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[A, C | D]: ...
+    @overload
+    def then(self, fn: None, on_error: None = None, **bounds: Unpack[Bounds]) -> Pipeline[A, B]: ...
+    @overload
+    def then(
+        self, fn: None, on_error: Callable[[Any], Waited[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[A, B | D]: ...
+    @overload
+    def then(
+        self, fn: None, on_error: Callable[[Any], Returned[D]], **bounds: Unpack[Bounds]
     ) -> Pipeline[A, B | D]: ...
     def then(
         self,
@@ -205,11 +185,31 @@ class Pipeline(Generic[A, B]):
 
     @overload
     def catch(
-        self, handler: Callable[[Any], D], /, *, on: cf.Executor | None = None, name: str | None = None
+        self, handler: Callable[[Any], Waited[D]], /, *, on: cf.Executor | None = None, name: str | None = None
     ) -> Pipeline[A, B | D]: ...
     @overload
     def catch(
-        self, types: Types[E], handler: Callable[[E], D], /, *, on: cf.Executor | None = None, name: str | None = None
+        self, handler: Callable[[Any], Returned[D]], /, *, on: cf.Executor | None = None, name: str | None = None
+    ) -> Pipeline[A, B | D]: ...
+    @overload
+    def catch(
+        self,
+        types: Types[E],
+        handler: Callable[[E], Waited[D]],
+        /,
+        *,
+        on: cf.Executor | None = None,
+        name: str | None = None,
+    ) -> Pipeline[A, B | D]: ...
+    @overload
+    def catch(
+        self,
+        types: Types[E],
+        handler: Callable[[E], Returned[D]],
+        /,
+        *,
+        on: cf.Executor | None = None,
+        name: str | None = None,
     ) -> Pipeline[A, B | D]: ...
     def catch(self, *args: Any, on: cf.Executor | None = None, name: str | None = None) -> Pipeline[Any, Any]:
         """Return this pipeline with a step for errors: ``catch(handler)`` or ``catch(types, handler)``.
