@@ -604,3 +604,13 @@ def test_a_coroutine_that_goes_with_what_it_waits_for(caplog):
     collect_garbage()
 
     assert {type(record.exc_info[1]) for record in caplog.records} == {LostFutureError}
+
+
+@pytest.mark.parametrize("make", [lambda: succeed(1), lambda: double(succeed(1))], ids=["future", "coroutine"])
+def test_the_executor_of_ensure_future_is_checked(make):
+    """Also where it is not needed, because there is nothing to run."""
+    x = make()
+    with pytest.raises(TypeError, match="on= wants an executor"):
+        ensure_future(x, on=3)
+    if asyncio.iscoroutine(x):
+        x.close()

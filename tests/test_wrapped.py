@@ -304,6 +304,12 @@ def test_reprs_tell_the_state():
         assert " broken, " in repr(pool)
 
 
+def test_the_name_of_a_start_method_is_no_context():
+    """The error says how to get one."""
+    with pytest.raises(TypeError, match=r"get_context\(\"spawn\"\), not 'spawn'"):
+        ProcessPoolExecutor(1, "spawn")
+
+
 def test_no_two_pools_have_the_same_name():
     """Ours and wrapped ones: notes and pictures tell which is meant; a wrapped thread pool is called as its threads."""
     ours, theirs = ProcessPoolExecutor(1), wrap_executor(cf.ProcessPoolExecutor(1))

@@ -317,9 +317,9 @@ def ensure_future(x: Any, *, on: cf.Executor | None = None) -> Future[Any]:
         >>> ensure_future(add(succeed(2), succeed(3)), on=pool).result()
         5
     """
+    home = INLINE._scheduler if on is None else scheduler_of(on)
     if isinstance(x, cf.Future):
         return wrap_future(x)
-    home = INLINE._scheduler if on is None else scheduler_of(on)
     if isinstance(x, types.CoroutineType):
         return _start(x, home)
     if isinstance(x, Awaitable):

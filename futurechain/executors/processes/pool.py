@@ -80,6 +80,9 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         limit = _checked_workers(max_workers)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if not (mp_context is None or hasattr(mp_context, "get_start_method")):
+            example = 'multiprocessing.get_context("spawn")'
+            raise TypeError(f"ProcessPoolExecutor() wants a context, such as {example}, not {mp_context!r}")
         if mp_context is None:
             mp_context = multiprocessing.get_context("spawn" if max_tasks_per_child is not None else None)
         _check_tasks_per_child(max_tasks_per_child, mp_context)
