@@ -5,9 +5,6 @@ from __future__ import annotations
 import concurrent.futures as cf
 import functools
 import gc
-import subprocess
-import sys
-import textwrap
 import threading
 import weakref
 
@@ -30,6 +27,7 @@ from futurechain import (
     wrap_executor,
 )
 from futurechain.errors import ExecutorShutdownError
+from programs import run_program
 
 POOLS = {
     "thread": lambda: ThreadPoolExecutor(3),
@@ -40,10 +38,9 @@ POOLS = {
 each_pool = pytest.mark.parametrize("make", POOLS.values(), ids=list(POOLS))
 
 
-def run_program(text, timeout=60):
-    """Run a program in an interpreter of its own; what it prints."""
-    command = [sys.executable, "-c", textwrap.dedent(text)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+def output(text):
+    """What a program prints, errors and warnings included."""
+    done = run_program(text)
     return done.stdout + done.stderr
 
 
@@ -299,7 +296,7 @@ delay(0).result()  # the clock's thread: at the end, Python 3.12 starts none
 )
 def test_what_moves_comes_to_its_end(program):
     """The end of the interpreter waits for it, wherever it leads, and fails what cannot come."""
-    assert run_program(PROLOGUE + program) == "ran\n"
+    assert output(PROLOGUE + program) == "ran\n"
 
 
 @pytest.mark.parametrize(
@@ -314,7 +311,7 @@ def test_what_moves_comes_to_its_end(program):
 )
 def test_what_cannot_come_holds_up_nothing(program):
     """A bare future, and a timer with no pool behind it."""
-    assert run_program(PROLOGUE + program, timeout=30) == ""
+    assert output(PROLOGUE + program) == ""
 
 
 def test_daemon_threads_of_a_foreign_executor_hold_up_nothing():
@@ -332,7 +329,7 @@ def test_daemon_threads_of_a_foreign_executor_hold_up_nothing():
         executor = wrap_executor(FireAndForget())
         stage = executor.submit(time.sleep, 600).then(print).then(print, on=ThreadPoolExecutor(1))
     """
-    assert run_program(program, timeout=30) == ""
+    assert output(program) == ""
 
 
 @pytest.mark.parametrize("kind", ["ThreadPoolExecutor", "ProcessPoolExecutor"])
@@ -345,7 +342,7 @@ def test_chains_on_wrapped_standard_pools_come_to_their_end(kind):
             pool = wrap_executor(cf.{kind}(1))
             pool.submit(math.sqrt, 256).then(math.sqrt).then(math.sqrt).addCallback(print)
     """
-    assert run_program(program) == "2.0\n"
+    assert output(program) == "2.0\n"
 
 
 def test_a_pool_works_in_a_forked_child():
@@ -366,7 +363,7 @@ def test_a_pool_works_in_a_forked_child():
             gate.set()
             print("parent", busy[-1].result(10))
     """
-    assert run_program(program) == "child\nparent True\n"
+    assert output(program) == "child\nparent True\n"
 
 
 # -- coroutines stay in this process --------------------------------------------------------------------------------
