@@ -208,6 +208,7 @@ class _Runner(Handler):
             if run.later and not run.depth:
                 leave_handlers(run)  # the yielded future may be waiting for it
             del self, driver, outcome
+            stepped = None  # no cycle, as above
 
     def _await(self, driver: Driver, yielded: Any) -> Any:
         """Return the outcome to send back in, or PENDING after noting what is waited for."""
