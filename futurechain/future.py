@@ -191,7 +191,7 @@ class Future(StandardFuture[T]):
         wanted, handler = check_types(args[0]), check_handler(args[1], "catch")
         return cast("Future[Any]", attach_stage(self, Handler() if handler is None else Catch(wanted, handler), on))
 
-    def finally_(self, fn: Callable[[], object] | None, *, on: Any = None) -> Future[T]:
+    def finally_(self, fn: Callable[[], object] | None, *, on: cf.Executor | None = None) -> Future[T]:
         """Attach a stage that calls ``fn()`` however this future ends, and keeps its outcome.
 
         A future that `fn` returns is waited for. If `fn` fails, its error replaces the outcome.
