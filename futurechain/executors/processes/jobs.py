@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from futurechain.core.handlers import label
-from futurechain.core.observers import watch
+from futurechain.core.observers import Elsewhere, watch
 from futurechain.core.scheduler import Call
 from futurechain.core.thread_state import current
 from futurechain.executors.out_of_process import OutOfProcess
@@ -60,7 +60,8 @@ class StageJob:
 
     def _settle(self, outcome: Any, report: Report | None) -> None:
         if watch.on and report is not None:
-            watch.ran(self._stage, report.worker, report.times.began)
+            times = report.times
+            watch.ran(self._stage, Elsewhere(report.worker, times.began, times.ended, report.packing, report.sent))
         self._call = None
         self._scheduler.deliver(self._stage, outcome)
 

@@ -26,7 +26,8 @@ from futurechain.executors.processes.packing import pack_items
 from futurechain.executors.processes.process import WorkerProcess
 from futurechain.executors.processes.staff import Staff
 from futurechain.executors.processes.trips import Item, Job, Trip
-from futurechain.executors.processes.watcher import Inbox, Options, Watcher
+from futurechain.executors.processes.turnover import Options
+from futurechain.executors.processes.watcher import Inbox, Watcher
 from futurechain.executors.processes.wire import Bell
 from futurechain.executors.processes.worker import Start
 
@@ -206,7 +207,7 @@ class Machine:
             self._watcher.run()
         except BaseException as error:  # a fault of ours must not leave anybody waiting
             logger.critical("the watching thread of %s has failed", self.name, exc_info=True)
-            self._watcher.give_up(repr(error))
+            self._watcher.turnover.give_up(repr(error))
         finally:
             self._closed = self._ended = True
             self.staff.close()

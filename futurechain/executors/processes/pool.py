@@ -22,7 +22,7 @@ from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.processes.jobs import ProcessScheduler
 from futurechain.executors.processes.machine import Machine
-from futurechain.executors.processes.watcher import Options
+from futurechain.executors.processes.turnover import Options
 from futurechain.executors.processes.worker import Start
 from futurechain.future import Future
 

@@ -13,8 +13,9 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from futurechain.executors.processes.leases import Receiver
 from futurechain.executors.processes.messages import Kind, Packer
-from futurechain.executors.processes.shared_memory import Progress, Receiver
+from futurechain.executors.processes.progress import Progress
 from futurechain.executors.processes.wire import Piece, Reader, Writer, frame
 from futurechain.executors.processes.worker import Start, main
 

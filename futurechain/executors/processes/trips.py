@@ -23,8 +23,8 @@ class Report(NamedTuple):
     worker: int
     """The process that made it."""
     times: Times
-    packed: float
-    """How many seconds it took to pack it here."""
+    packing: tuple[float, float] | None
+    """From when to when it was packed here."""
     sent: float
     """When it was sent, by ``time.perf_counter``."""
 
@@ -58,14 +58,14 @@ class Job(Protocol):
 class Item:
     """One job of a trip."""
 
-    __slots__ = ("job", "packed", "parcel", "trip")
+    __slots__ = ("job", "packing", "parcel", "trip")
 
     def __init__(self, job: Job, trip: Trip) -> None:
         self.job: Job = job
         self.trip: Trip = trip
         self.parcel: Parcel | None = None
-        self.packed: float = 0.0
-        """How many seconds it took to pack it."""
+        self.packing: tuple[float, float] | None = None
+        """From when to when it was packed."""
 
     def unpack(self, packer: Packer) -> None:
         """Forget what is packed, and give up the memory that it lies in."""
@@ -102,6 +102,11 @@ class Trip:
             if item.parcel is None:
                 return False
         return True
+
+    def fail(self, error: BaseException) -> None:
+        """Fail all that is in it."""
+        for item in self.items:
+            item.job.fail(error, None)
 
     def split_off(self, items: list[Item]) -> Trip:
         """Return a trip of these items alone."""

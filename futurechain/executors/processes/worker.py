@@ -18,6 +18,7 @@ from multiprocessing.connection import wait
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from futurechain.executors.processes.leases import Receiver
 from futurechain.executors.processes.messages import (
     Kind,
     Layout,
@@ -29,7 +30,8 @@ from futurechain.executors.processes.messages import (
     describe_error,
     open_parcel,
 )
-from futurechain.executors.processes.shared_memory import IDLE_SECONDS, Progress, Receiver, Unopened
+from futurechain.executors.processes.progress import Progress
+from futurechain.executors.processes.shared_memory import IDLE_SECONDS, Unopened
 from futurechain.executors.processes.wire import Frame, Piece, Reader, Writer, frame
 
 __all__ = ["Start", "main"]
