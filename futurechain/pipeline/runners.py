@@ -18,7 +18,8 @@ from futurechain.failure import Failure
 from futurechain.pipeline import places
 
 if TYPE_CHECKING:
-    from futurechain.pipeline.flow import Flow, Item
+    from futurechain.pipeline.flow import Flow
+    from futurechain.pipeline.items import Item
 
 __all__ = ["Runners"]
 

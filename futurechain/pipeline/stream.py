@@ -126,7 +126,7 @@ class Stream(Generic[B]):
 
     def _wait(self) -> None:
         """Block until something is ready; a worker that waits does what is queued on its own pool."""
-        if places.is_worker() and (work := self._flow.work_here()) is not None:
+        if places.is_worker() and (work := self._flow.running.a_future()) is not None:
             cf.wait([work])
         waiter = self._flow.waiter()
         while waiter is not None and not waiter.done():

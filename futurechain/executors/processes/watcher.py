@@ -284,8 +284,11 @@ class Watcher:
         if worker.phase is Phase.BUSY:
             self._is_free(worker)
         self._feed()  # before anything is told: a worker is idle before its task is known to be done
-        reports = [Report(worker.pid, one.times, item.packing, trip.sent) for item, one in zip(done, answers, strict=True)]
-        deliver_all(list(zip(done, answers, reports, strict=True)), self._options.name, self._options.elsewhere)
+        answered = [
+            (item, answer, Report(worker.pid, answer.times, item.packing, trip.sent))
+            for item, answer in zip(done, answers, strict=True)
+        ]
+        deliver_all(answered, self._options.name, self._options.elsewhere)
 
     def _open(self, worker: WorkerProcess, trip: Trip, frame: Frame) -> list[Answer] | None:
         """Return what a worker has answered; None if that is still to come."""
