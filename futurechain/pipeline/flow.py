@@ -21,7 +21,7 @@ import concurrent.futures as cf
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
-from itertools import repeat
+from itertools import count, repeat
 from time import perf_counter
 from typing import Any
 
@@ -51,6 +51,8 @@ class Flow:
     def __init__(
         self, steps: tuple[Step, ...], *, window: int | None, ordered: bool, return_exceptions: bool
     ) -> None:
+        self.number: int = next(_numbers)
+        """What tells it from other streams, in traces."""
         self.steps = steps
         self.window = window
         self.return_exceptions = return_exceptions
@@ -302,3 +304,6 @@ class Flow:
         """Return the figures of each step."""
         with self.lock:
             return tuple(counters.frozen() for counters in self.counters)
+
+
+_numbers = count(1)

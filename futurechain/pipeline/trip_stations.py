@@ -75,9 +75,11 @@ class TripStation:
         """Send what can be sent."""
         while True:
             with self.flow.lock:
-                items = self._choose()
+                items, left = self._choose(), len(self.queue)
             if not items:
                 return
+            if places.is_watched():
+                places.count_queue(self.flow.number, self.trip.__qualname__, left + len(items), left)
             self._send(items)
 
     def can_send(self) -> bool:

@@ -52,7 +52,7 @@ class Job(Protocol):
         """Take the result."""
 
     def fail(self, error: BaseException, report: Report | None) -> None:
-        """Take an error: of the function, if there is a report, else of the way there or back."""
+        """Take an error: of a call that had begun, if there is a report, else of the way there or back."""
 
 
 class Item:

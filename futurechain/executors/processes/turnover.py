@@ -10,16 +10,17 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from futurechain.core.observers import watch
 from futurechain.errors.processes import WorkerDiedError
 from futurechain.executors.processes.backlog import Backlog
-from futurechain.executors.processes.messages import Packer
+from futurechain.executors.processes.messages import Packer, Times
 from futurechain.executors.processes.process import Phase, WorkerProcess
 from futurechain.executors.processes.roster import Roster
 from futurechain.executors.processes.staff import Staff
-from futurechain.executors.processes.trips import Trip
+from futurechain.executors.processes.trips import Item, Report, Trip
 
 __all__ = ["Options", "Turnover"]
 
@@ -164,13 +165,17 @@ class Turnover:
         guilty, others = worker.divide(trip)
         what = f" while it ran {', '.join(item.job.name for item in guilty)}" if guilty else ""
         text = f"worker process {worker.pid} of {self._options.name} ended abruptly ({how}){what}"
-        if self._options.heal:
-            for item in guilty:
-                item.job.fail(WorkerDiedError(text), None)
+        heals = self._options.heal
+        if not heals:
+            text = f"{text}; the process pool is not usable any more"
+            self.end_all(text)
+        for item in guilty:
+            item.job.fail(WorkerDiedError(text) if heals else BrokenProcessPool(text), _last_report(worker, item))
+        if heals:
             self._backlog.push_front(others)
         else:
-            self.end_all(f"{text}; the process pool is not usable any more")
-            self.refuse(trip)
+            for other in others:
+                self.refuse(other)
 
     # -- breaking -----------------------------------------------------------------------------------------------------
 
@@ -197,3 +202,9 @@ class Turnover:
         """Fail a trip: the pool is broken."""
         for item in () if trip is None else trip.items:
             item.job.fail(BrokenProcessPool(self.reason), None)
+
+
+def _last_report(worker: WorkerProcess, item: Item) -> Report:
+    """Say who had begun `item`, and has ended; when it began can only be told by when it was sent."""
+    sent = item.trip.sent
+    return Report(worker.pid, Times(sent, sent, perf_counter()), item.packing, sent)
