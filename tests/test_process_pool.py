@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -340,6 +341,25 @@ ORPHANS = """
         time.sleep(0.2)
         os.kill(os.getpid(), 9)
 """
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_ctrl_c_while_workers_start(method):
+    """Ctrl-C at any moment of a worker's start neither ends it nor makes it complain; SIGINT is then as before."""
+    context = multiprocessing.get_context(method)
+    for round_ in range(6):
+        with ProcessPoolExecutor(1, context) as pool:
+            future = pool.submit(abs, -1)
+            for _ in range(20):
+                for pid in list(pool._processes):
+                    os.kill(pid, signal.SIGINT)
+                if future.done():
+                    break
+                time.sleep(0.001 * round_)
+            with contextlib.suppress(KeyboardInterrupt):  # it may have been at the call already
+                assert future.result(30) == 1
+            assert signal.SIGINT not in pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result(30)
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -52,8 +52,7 @@ class Stream(Generic[B]):
         """How many items were read and not handed out, without those in `_ready`."""
         self._low = 0
         """While the input is read: how many items may be held before one that is ready goes first."""
-        self._make_bar = progress, total
-        self._progress = Progress(None, None)
+        self._progress = Progress(progress, total)
         weakref.finalize(self, places.rescue, flow.close).atexit = False
 
     # -- the iterator -------------------------------------------------------------------------------------------------
@@ -204,7 +203,7 @@ class Stream(Generic[B]):
         for step in self._flow.steps:
             places.check_open(step.executor)
         self._input, self._state = iterator, "open"
-        self._progress = Progress(*self._make_bar)
+        self._progress.begin()
 
     def _next_job(self) -> int:
         """Return what to do next: read so many items, or `OUT` (there is something to hand out), `WAIT` or `END`."""

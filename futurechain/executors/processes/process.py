@@ -10,7 +10,9 @@ from __future__ import annotations
 import enum
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from futurechain.executors.processes.leases import Receiver
@@ -49,8 +51,10 @@ class WorkerProcess:
             ours.close()
         try:
             os.set_blocking(self.fd, False)
-            self.process: Any = context.Process(target=main, args=(theirs, start))
-            self.process.start()
+            self.process: Any
+            with _interrupts_held(context) as unblock:
+                self.process = context.Process(target=main, args=(theirs, start, unblock))
+                self.process.start()
             self.pid: int = self.process.pid
             self.death: int = _death_of(self.process)
         except BaseException:
@@ -148,6 +152,22 @@ class WorkerProcess:
         if code is None:
             return "somebody else has reaped it"
         return f"exit code {code}" if code >= 0 else _signal_name(-code)
+
+
+@contextmanager
+def _interrupts_held(context: Any) -> Iterator[bool]:
+    """Let a process that is started here meet Ctrl-C when it is ready to; whether it has to let that through then."""
+    method = context.get_start_method()
+    if not hasattr(signal, "pthread_sigmask") or method == "forkserver":  # which has its own mind about signals
+        yield False
+        return
+    if method == "spawn":
+        resource_tracker.ensure_running()  # which would let the signal through, when it is started later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield signal.SIGINT not in before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _death_of(process: Any) -> int:

@@ -47,15 +47,17 @@ class Start(NamedTuple):
     share: int | None
 
 
-def main(connection: Any, start: Start) -> None:
+def main(connection: Any, start: Start, unblock: bool) -> None:
     """Run a worker: the target of its process.
 
     Args:
         connection: its end of the pipe.
         start: how to begin.
+        unblock: whether Ctrl-C was blocked for the time of the start only.
     """
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     worker = _Worker(connection.fileno(), start.share)
+    worker.expect_interrupts(unblock=unblock)
     if worker.get_ready(start):
         worker.serve()
 
@@ -100,10 +102,15 @@ class _Worker:
         self._progress: Progress | None = None
         """How many calls were begun: it tells the parent which one has killed this process, if one does."""
 
-    def get_ready(self, start: Start) -> bool:
-        """Call the initializer; tell the parent how that went."""
+    def expect_interrupts(self, *, unblock: bool) -> None:
+        """Let Ctrl-C interrupt calls, and nothing else."""
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._interrupt)
+        if unblock:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    def get_ready(self, start: Start) -> bool:
+        """Call the initializer; tell the parent how that went."""
         try:
             if start.initializer is not None:
                 start.initializer(*start.initargs)
