@@ -124,26 +124,36 @@ class Machine:
             self._bell.ring()
 
     def _handed_over(self, trip: Trip) -> bool:
-        """Give `trip` to an idle worker, if nothing else waits for one: that saves a way over the watching thread."""
+        """Give `trip` to an idle worker, if nothing else waits for one: that saves a way over the watching thread.
+
+        A short message is sent when the worker has been given back: the answer may be there before this thread goes on,
+        and the watching thread could do nothing but look for it again and again.
+        """
         watcher = self._watcher
         idle, returned = self._lists
         if self._inbox or watcher.backlog or not idle or not trip.is_packed():
             return False
         taken: list[WorkerProcess] = []
-        complete = None
+        complete, early = None, False
         try:
             # In one step of the interpreter: an interrupt must not come between taking it and knowing that.
             taken.extend(islice(iter(idle.pop, None), 1))
             worker = taken[0]
             if trip.claim(self._packer):
                 trip.worker, worker.trip, trip.sent = worker, trip, perf_counter()
-                complete = worker.send_trip(trip, self._packer)
+                message = worker.message_of(trip, self._packer)
+                if len(message) == 1:  # nothing of the worker is touched after the system call that sends it
+                    returned.append((worker, True))
+                    early = True
+                complete = worker.write(message)
         except IndexError:  # somebody else was faster
             return False
         except OSError:  # it has ended, and the trip will be given to another one
             pass
         finally:
-            if taken:
+            if early and not complete:
+                self._tell(watcher.take_back_from, (taken[0], trip, complete))
+            elif taken and not early:
                 returned.append((taken[0], complete))
                 if not complete:
                     self._bell.ring()

@@ -90,8 +90,16 @@ class WorkerProcess:
         Raises:
             OSError: if it has ended.
         """
+        return self.write(frame(kind, header, payload))
+
+    def write(self, pieces: list[Piece]) -> bool:
+        """Send it the pieces of a message, as far as they fit; True if all of them did.
+
+        Raises:
+            OSError: if it has ended.
+        """
         try:
-            return self.writer.send(frame(kind, header, payload))
+            return self.writer.send(pieces)
         except OSError:
             self.gone = True
             raise
@@ -103,6 +111,14 @@ class WorkerProcess:
             OSError: if it has ended.
             MemoryError: if it cannot open shared memory, and there is not enough of the other kind.
         """
+        return self.write(self.message_of(trip, packer))
+
+    def message_of(self, trip: Trip, packer: Packer) -> list[Piece]:
+        """Return the pieces of the message that sends it `trip`.
+
+        Raises:
+            MemoryError: as above.
+        """
         parcels = [item.parcel for item in trip.items if item.parcel is not None]
         for parcel in parcels:
             for block in parcel.blocks:
@@ -110,7 +126,7 @@ class WorkerProcess:
         if self.inline:
             parcels = [parcel.inlined() for parcel in parcels]
         header = trip.cut, None if self.inline else packer.address, [parcel.layout for parcel in parcels]
-        return self.send(Kind.TRIP, header, [piece for parcel in parcels for piece in parcel.pieces])
+        return frame(Kind.TRIP, header, [piece for parcel in parcels for piece in parcel.pieces])
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it lives."""

@@ -211,10 +211,26 @@ class Watcher:
             if complete is not None:
                 self._sent(worker, complete=complete)
                 continue
-            if worker.trip is not None:
-                self._unsent(worker)
-            if not (worker.gone or (self._any_ready and worker.phase is Phase.STARTING)):
-                self.roster.lend(worker)
+            self._lend_again(worker)
+
+    def take_back_from(self, sent: tuple[WorkerProcess, Trip, bool | None]) -> None:
+        """Hear that not all of a message was sent, or nothing, to a worker that was given back before."""
+        worker, trip, complete = sent
+        if worker.trip is not trip:  # it has ended meanwhile, or has had all of it
+            return
+        if complete is None:
+            self._lend_again(worker)
+        else:
+            self.roster.wants_to_write(worker, wants=True)
+
+    def _lend_again(self, worker: WorkerProcess) -> None:
+        """Let anybody have a worker that was sent nothing, if it lives."""
+        if worker.trip is not None:
+            self._unsent(worker)
+        if worker.phase is Phase.BUSY:
+            worker.phase = Phase.IDLE
+        if not (worker.gone or (self._any_ready and worker.phase is Phase.STARTING)):
+            self.roster.lend(worker)
 
     # -- news from workers --------------------------------------------------------------------------------------------
 
