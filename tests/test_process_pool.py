@@ -7,6 +7,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -446,6 +447,28 @@ def test_wrong_options(options, error):
     """They are told at the call."""
     with pytest.raises(error):
         ProcessPoolExecutor(**options)
+
+
+@pytest.mark.parametrize(("module", "name"), [(select, "poll"), (os, "readv")])
+def test_a_system_without_posix_pipes(monkeypatch, module, name):
+    """Where there are no POSIX pipes, as on Windows, the error says so, and names what works."""
+    monkeypatch.delattr(module, name)
+    with pytest.raises(NotImplementedError, match=r"wrap_executor\(concurrent.futures.ProcessPoolExecutor\(\)\)"):
+        ProcessPoolExecutor(1)
+
+
+@pytest.mark.parametrize("heal", [False, True])
+def test_a_system_without_pidfd_and_shared_memory(monkeypatch, heal):
+    """Without them, as on macOS, the sentinel tells of a worker's end, and data goes through the pipe."""
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork"), heal=heal) as pool:
+        data = bytes(3_000_000)
+        assert pool.submit(bytes.upper, data).result(30) == data
+        killed = pool.submit(work.exit_now)
+        assert isinstance(killed.exception(30), WorkerDiedError if heal else BrokenProcessPool)
+        if heal:
+            assert pool.submit(abs, -1).result(30) == 1
 
 
 def test_cancel_on_error():

@@ -10,6 +10,7 @@ import concurrent.futures.process as standard
 import itertools
 import multiprocessing
 import os
+import select
 import signal
 import weakref
 from collections.abc import Callable
@@ -55,6 +56,14 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
     Promise-family stages run in a worker process, so their function, argument and result must pickle (a module-level
     function does); ``on=INLINE`` runs a stage here instead. Twisted-family callbacks run in this process, on a callback
     thread. Leaving the ``with`` block waits for whole chains. Workers end with this process, however that ends.
+
+    Systems: Linux is tested. Where there is no ``memfd`` (macOS), data travels through the pipe, and where there is no
+    pidfd, a worker's end is seen by its sentinel, later if it has forked.
+
+    Raises:
+        NotImplementedError: on a system without POSIX pipes, such as Windows.
+        TypeError: if an argument is of a wrong type.
+        ValueError: if a number is too small, or `max_tasks_per_child` is given with the start method fork.
     """
 
     _maps_in_chunks = True
@@ -72,6 +81,7 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         share: int | None = MEGABYTE,
         cancel_on_error: bool = False,
     ) -> None:
+        _check_system()
         limit = _checked_workers(max_workers)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
@@ -155,6 +165,14 @@ class _NoQueue:
 
     def close(self) -> None:
         """Do nothing: there is none."""
+
+
+def _check_system() -> None:
+    if not (hasattr(select, "poll") and hasattr(os, "readv")):
+        raise NotImplementedError(
+            "ProcessPoolExecutor needs POSIX pipes, which this system has not: "
+            "use wrap_executor(concurrent.futures.ProcessPoolExecutor())"
+        )
 
 
 def _checked_workers(max_workers: int | None) -> int:
