@@ -209,6 +209,8 @@ class _Worker:
         except BaseException as raised:
             self._interruptible = False
             error = raised
+            if isinstance(error, KeyboardInterrupt):  # it is no matter of what cannot be unpickled
+                status = Status.RAISED
         if os.getpid() != self._pid:
             _leave_forked()
         times = Times(at, began, perf_counter())
