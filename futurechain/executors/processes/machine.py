@@ -36,7 +36,6 @@ __all__ = ["Machine"]
 
 MOST_PACKED_AT_ONCE = 4 << 20
 """As long as what is queued takes fewer bytes than that, whoever submits packs; the rest waits for its turn."""
-MOST_UNREAD = 1000
 LARGE = 1 << 14
 """What takes more bytes than that is made known at once, so that what is queued is measured rightly."""
 
@@ -64,6 +63,8 @@ class Machine:
         self.thread: threading.Thread | None = None
         self._starting = threading.RLock()
         """Held while the thread is started, by nobody else."""
+        self._recent = 0
+        """How many bytes the last trips took; whoever submits writes it, and it need not be exact."""
         self._closed = False
         self._ended = False
         self._process = os.getpid()
@@ -101,11 +102,12 @@ class Machine:
         self._start_what_is_needed()
         trip = Trip(jobs, cut)
         items = [*trip.items]
-        if pack and self._watcher.backlog.size < MOST_PACKED_AT_ONCE and len(self._inbox) < MOST_UNREAD:
+        if pack and self._watcher.backlog.size + self._unread() < MOST_PACKED_AT_ONCE:
             failed = pack_items(trip.items, self._packer, self.name)
             if failed:
                 trip.items = [item for item in trip.items if item not in failed]
             trip.measure()
+            self._recent = max(trip.size, self._recent // 2)
         if trip.items and not self._handed_over(trip):
             self._queue(trip)
         return items
@@ -132,6 +134,10 @@ class Machine:
                 self.staff.prepare_early()
                 self._begin()
 
+    def _unread(self) -> int:
+        """Return about how many bytes wait to be read by the watching thread: as if all were like the last ones."""
+        return len(self._inbox) * self._recent
+
     def _queue(self, trip: Trip) -> None:
         """Send `trip` to the watching thread; wake that only if there is something to be done about it now.
 
@@ -153,7 +159,7 @@ class Machine:
         """
         watcher = self._watcher
         idle, returned = self._lists
-        if self._inbox or watcher.backlog or not idle or not trip.is_packed():
+        if not idle or self._inbox or watcher.backlog or not trip.is_packed():
             return False
         taken: list[WorkerProcess] = []
         complete, early = None, False

@@ -7,7 +7,7 @@ the time of the trip is up comes back, and so does what a worker that died had b
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from futurechain.executors.processes.messages import Packer, Parcel, Times
@@ -165,6 +165,8 @@ class Queue:
     def __init__(self) -> None:
         self._begun: OrderedDict[Trip, None] = OrderedDict()
         self._fresh: OrderedDict[Trip, None] = OrderedDict()
+        self.lanes: tuple[Sized, Sized] = self._begun, self._fresh
+        """For who asks often whether there is anything."""
         self.size: int = 0
         """How much memory the packed ones take."""
 

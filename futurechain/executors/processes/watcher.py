@@ -160,13 +160,14 @@ class Watcher:
     def _feed(self) -> None:
         """Give idle workers what is next; see to it that there are workers, and that the next trips are packed."""
         backlog, roster = self.backlog, self.roster
-        while backlog and (worker := roster.take()) is not None:
+        begun, fresh = backlog.lanes
+        while (begun or fresh) and (worker := roster.take()) is not None:
             trip = backlog.next()
             if trip is None:
                 roster.lend(worker)
                 break
             self._send(worker, trip)
-        if backlog:
+        if begun or fresh:
             backlog.pack_ahead()
             if not roster.idle and self._staff.has_room():
                 self.turnover.hire()
@@ -336,7 +337,8 @@ class Watcher:
             return
         worker.phase = Phase.IDLE
         self.roster.lend(worker)
-        if not self.backlog:
+        begun, fresh = self.backlog.lanes
+        if not (begun or fresh):
             self._staff.is_idle()
 
     # -- ends ---------------------------------------------------------------------------------------------------------
