@@ -449,6 +449,30 @@ def test_wrong_options(options, error):
         ProcessPoolExecutor(**options)
 
 
+@pytest.mark.parametrize("end", [ProcessPoolExecutor.shutdown, ProcessPoolExecutor.kill_workers])
+def test_an_interrupt_right_after_workers_were_started(end):
+    """Workers that were started when Ctrl-C came, and had nothing to do, end with their pool, or do what comes next."""
+    for submits in (False, True):
+        pool = ProcessPoolExecutor(2, multiprocessing.get_context("fork"))
+        staff = pool._scheduler.machine.staff
+        prepare = staff.prepare
+
+        def interrupted(prepare=prepare):
+            prepare()
+            raise KeyboardInterrupt
+
+        staff.prepare = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(abs, -1)
+        staff.prepare = prepare
+        pids = list(pool._processes)
+        if submits:
+            assert pool.submit(os.getpid).result(30) in pids
+        end(pool)
+        until(lambda pids=pids: not any(map(is_alive, pids)))
+        assert len(pids) == 2
+
+
 @pytest.mark.parametrize(("module", "name"), [(select, "poll"), (os, "readv")])
 def test_a_system_without_posix_pipes(monkeypatch, module, name):
     """Where there are no POSIX pipes, as on Windows, the error says so, and names what works."""

@@ -209,6 +209,7 @@ class Machine:
         """Take no more jobs; end when all are done."""
         self._closed = True
         self._tell(self._watcher.close, None)
+        self._look_after_workers()
 
     def catch_up(self) -> None:
         """Return when what was submitted before has begun, as far as there are workers for it."""
@@ -221,6 +222,15 @@ class Machine:
         """End all workers by the signal `number`; what is not done fails."""
         self._closed = True
         self._tell(self._watcher.terminate, number)
+        self._look_after_workers()
+
+    def _look_after_workers(self) -> None:
+        """End workers that a Ctrl-C has left alone: it came when they were started, and their thread was not."""
+        if self.thread is None and self.staff.processes and self._process == os.getpid():
+            try:
+                self._begin()
+            except RuntimeError:  # the interpreter starts nothing any more
+                self._refuse_rest()
 
     def wait(self) -> None:
         """Wait until it has ended; not from its own thread."""
