@@ -361,6 +361,23 @@ MUTANTS = (
         "a timer claims what it lets fail",
         ("expiring(then): set_result | expire", "expiring(then): expire | set_result"),
     ),
+    # -- workers that wait
+    Mutant(
+        "core/flatten.py",
+        "    if blocked:\n        wake_blocked()",
+        "    pass",
+        "a worker that is blocked hears of what its future comes to wait for",
+        (),
+        ("test_nested_waits.py",),
+    ),
+    Mutant(
+        "executors/threads.py",
+        "                wake_blocked()\n",
+        "                pass\n",
+        "a worker that is blocked hears of what comes to be queued",
+        (),
+        ("test_nested_waits.py",),
+    ),
     # -- attaching, and in place
     Mutant(
         "core/attaching.py",
