@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -447,6 +448,21 @@ def test_wrong_options(options, error):
     """They are told at the call."""
     with pytest.raises(error):
         ProcessPoolExecutor(**options)
+
+
+@pytest.mark.parametrize("size", [100, 30_000, 100_000, 300_000])
+def test_a_pipe_that_takes_little_at_once(size):
+    """Messages arrive whole, one after the other, when the pipe to the worker takes but a part of each at once."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        pool.submit(abs, -1).result(30)
+        (worker,) = pool._scheduler.machine._watcher.roster.workers
+        with socket.socket(fileno=os.dup(worker.fd)) as pipe:
+            pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        for number in range(30):  # one by one, which are given to the worker at once, then many
+            data = bytes([number]) * size
+            assert pool.submit(bytes.upper, data).result(30) == data.upper()
+        futures = [pool.submit(bytes.upper, bytes([number]) * size) for number in range(100)]
+        assert [future.result(30) for future in futures] == [(bytes([number]) * size).upper() for number in range(100)]
 
 
 @pytest.mark.parametrize("end", [ProcessPoolExecutor.shutdown, ProcessPoolExecutor.kill_workers])

@@ -245,7 +245,8 @@ class _Worker:
         self._send(Kind.ANSWER, (self._packer.address, header), pieces)
 
     def _send(self, kind: Kind, header: Any = (), payload: list[Piece] | None = None) -> None:
-        self._writer.send(frame(kind, header, payload or ()))
+        if not self._writer.send(frame(kind, header, payload or ())):
+            self._writer.flush()  # a signal may have cut it short
 
 
 def _leave_forked() -> None:
