@@ -148,7 +148,7 @@ NOTHING_STARTS_AT_EXIT: bool = sys.version_info[:2] == (3, 12)
 """Whether what a stage needs must be there before its turn comes: the interpreter may have begun to end by then."""
 _FUNCTIONS = frozenset({types.FunctionType, types.BuiltinFunctionType, type})
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
-SHORT = 1 << 16
+SHORT = 1 << 17
 
 
 def _may_pack_here(call: Call) -> bool:
