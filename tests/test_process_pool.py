@@ -465,6 +465,25 @@ def test_a_pipe_that_takes_little_at_once(size):
         assert [future.result(30) for future in futures] == [(bytes([number]) * size).upper() for number in range(100)]
 
 
+def test_an_interrupt_right_before_a_worker_is_there():
+    """A Ctrl-C when the process runs already, and its object is not made yet, leaves no process and no descriptor."""
+    before = descriptors()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        with pytest.MonkeyPatch.context() as patch:
+
+            def interrupted(process):
+                raise KeyboardInterrupt
+
+            patch.setattr("futurechain.executors.processes.process._death_of", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                pool.submit(abs, -1)
+        assert multiprocessing.active_children() == []
+        assert pool.submit(abs, -1).result(30) == 1
+    del pool
+    gc.collect()
+    assert descriptors() <= before
+
+
 @pytest.mark.parametrize("end", [ProcessPoolExecutor.shutdown, ProcessPoolExecutor.kill_workers])
 def test_an_interrupt_right_after_workers_were_started(end):
     """Workers that were started when Ctrl-C came, and had nothing to do, end with their pool, or do what comes next."""

@@ -43,27 +43,12 @@ class WorkerProcess:
     """One worker; after it was started, only the machine's own thread touches it."""
 
     def __init__(self, context: Any, start: Start) -> None:
-        ours, theirs = context.Pipe()
-        try:
-            self.fd: int = os.dup(ours.fileno())  # a number and no object: in a forked child nothing must close it late
-            _our_ends.add(self.fd)
-        finally:
-            ours.close()
-        try:
-            os.set_blocking(self.fd, False)
-            self.process: Any
-            with _interrupts_held(context) as unblock:
-                self.process = context.Process(target=main, args=(theirs, start, unblock))
-                self.process.start()
-            self.pid: int = self.process.pid
-            self.death: int = _death_of(self.process)
-        except BaseException:
-            _close(self.fd)
-            raise
-        finally:
-            theirs.close()
-        self.reader: Reader = Reader(self.fd)
-        self.writer: Writer = Writer(self.fd)
+        self.fd: int = -1
+        """Our end of its pipe: a number and no object, for in a forked child nothing must close it late."""
+        self.death: int = -1
+        """Becomes readable when it ends."""
+        self.pid: int = 0
+        self.process: Any = None
         self.receiver: Receiver = Receiver()
         self.phase: Phase = Phase.STARTING
         self.joined = False
@@ -83,6 +68,36 @@ class WorkerProcess:
         self.address: tuple[int, int] | None = None
         self.failure: str | None = None
         """Why it could not start, in its own words."""
+        try:
+            self._start(context, start)
+        except BaseException:  # a Ctrl-C may come at any point of it, and then nobody has this object
+            self._undo_start()
+            raise
+
+    def _start(self, context: Any, start: Start) -> None:
+        ours, theirs = context.Pipe()
+        with ours, theirs:
+            self.fd = os.dup(ours.fileno())
+            _our_ends.add(self.fd)
+            ours.close()
+            os.set_blocking(self.fd, False)
+            self.reader: Reader = Reader(self.fd)
+            self.writer: Writer = Writer(self.fd)
+            with _interrupts_held(context) as unblock:
+                self.process = context.Process(target=main, args=(theirs, start, unblock))
+                self.process.start()
+                self.pid = self.process.pid
+                self.death = _death_of(self.process)
+
+    def _undo_start(self) -> None:
+        if self.process is not None and self.process.pid is not None:
+            with suppress(OSError):
+                os.kill(self.process.pid, signal.SIGKILL)
+            self.process.join()
+        if self.death >= 0:
+            os.close(self.death)
+        if self.fd >= 0:
+            _close(self.fd)
 
     def send(self, kind: Kind, header: Any = (), payload: Iterable[Piece] = ()) -> bool:
         """Send it a message, as far as that fits; True if all of it did.
