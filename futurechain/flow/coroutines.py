@@ -207,7 +207,6 @@ class _Runner(Handler):
             run.depth -= 1
             if run.later and not run.depth:
                 leave_handlers(run)  # the yielded future may be waiting for it
-            stepped = None
             del self, driver, outcome
 
     def _await(self, driver: Driver, yielded: Any) -> Any:

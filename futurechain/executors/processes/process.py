@@ -40,15 +40,17 @@ class Phase(enum.Enum):
 
 
 class WorkerProcess:
-    """One worker; after it was started, only the machine's own thread touches it."""
+    """One worker, which `begin` starts; after that, only the machine's own thread touches it."""
 
-    def __init__(self, context: Any, start: Start) -> None:
+    reader: Reader
+    writer: Writer
+    process: Any
+    pid: int
+
+    def __init__(self) -> None:
         self.fd: int = -1
-        """Our end of its pipe: a number and no object, for in a forked child nothing must close it late."""
         self.death: int = -1
-        """Becomes readable when it ends."""
-        self.pid: int = 0
-        self.process: Any = None
+        """A descriptor that becomes readable when it ends; from then on it has begun."""
         self.receiver: Receiver = Receiver()
         self.phase: Phase = Phase.STARTING
         self.joined = False
@@ -68,36 +70,32 @@ class WorkerProcess:
         self.address: tuple[int, int] | None = None
         self.failure: str | None = None
         """Why it could not start, in its own words."""
-        try:
-            self._start(context, start)
-        except BaseException:  # a Ctrl-C may come at any point of it, and then nobody has this object
-            self._undo_start()
-            raise
 
-    def _start(self, context: Any, start: Start) -> None:
+    def begin(self, context: Any, start: Start) -> None:
+        """Start it; who is interrupted before `has_begun` has let go of the pipe, and so it ends."""
         ours, theirs = context.Pipe()
-        with ours, theirs:
-            self.fd = os.dup(ours.fileno())
+        try:
+            self.fd = os.dup(ours.fileno())  # a number and no object: in a forked child nothing must close it late
             _our_ends.add(self.fd)
             ours.close()
             os.set_blocking(self.fd, False)
-            self.reader: Reader = Reader(self.fd)
-            self.writer: Writer = Writer(self.fd)
+            self.reader, self.writer = Reader(self.fd), Writer(self.fd)
             with _interrupts_held(context) as unblock:
                 self.process = context.Process(target=main, args=(theirs, start, unblock))
                 self.process.start()
-                self.pid = self.process.pid
-                self.death = _death_of(self.process)
+            self.pid = self.process.pid
+            self.death = _death_of(self.process)
+        except BaseException:
+            ours.close()
+            if self.fd >= 0:
+                _close(self.fd)
+            raise
+        finally:
+            theirs.close()
 
-    def _undo_start(self) -> None:
-        if self.process is not None and self.process.pid is not None:
-            with suppress(OSError):
-                os.kill(self.process.pid, signal.SIGKILL)
-            self.process.join()
-        if self.death >= 0:
-            os.close(self.death)
-        if self.fd >= 0:
-            _close(self.fd)
+    def has_begun(self) -> bool:
+        """Tell whether somebody has to end it."""
+        return self.death >= 0
 
     def send(self, kind: Kind, header: Any = (), payload: Iterable[Piece] = ()) -> bool:
         """Send it a message, as far as that fits; True if all of it did.
