@@ -240,6 +240,7 @@ def test_the_chart_of_a_single_length():
     ET.fromstring(chart.chart({OURS: {1: 100.0}, "unheard of": {1: 200.0}}, MACHINE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "samples",
     [

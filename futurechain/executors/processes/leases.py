@@ -9,7 +9,7 @@ import mmap
 import os
 import sys
 import weakref
-from functools import cache
+from functools import cache, partial
 from time import monotonic
 
 from futurechain.executors.processes.shared_memory import (
@@ -29,18 +29,19 @@ __all__ = ["Lease", "Receiver"]
 class Lease:
     """The right to read and write a block until the last view of it has died."""
 
-    __slots__ = ("__weakref__", "ledger", "releases_to", "slot")
+    __slots__ = ("__weakref__", "forks", "ledger", "slot")
 
     def __init__(self, ledger: mmap.mmap, slot: int) -> None:
         self.ledger: mmap.mmap | None = ledger
         self.slot: int = slot
-        self.releases_to: int = FREE
+        self.forks: int = len(_forks)
+        """How often this process had forked when it got the block."""
 
     def end(self) -> None:
         """Tell the sender. Runs as a finalizer, in any thread, between any two steps: so it takes no lock."""
         _leases.pop(id(self), None)
         if self.ledger is not None:
-            self.ledger[self.slot] = self.releases_to
+            self.ledger[self.slot] = FREE if len(_forks) == self.forks else LEFT
             self.ledger = None
 
 
@@ -139,12 +140,8 @@ _mapped: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 # -- forking ----------------------------------------------------------------------------------------------------------
 
 _leases: dict[int, Lease] = {}
-
-
-def _before_fork() -> None:
-    """Let no block be used again that the child is about to see."""
-    for lease in tuple(_leases.values()):
-        lease.releases_to = LEFT
+_forks: list[None] = []
+"""As many entries as this process has forked: no block that a child may see is used again."""
 
 
 def _after_fork_in_child() -> None:
@@ -155,4 +152,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=partial(_forks.append, None), after_in_child=_after_fork_in_child)

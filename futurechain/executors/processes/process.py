@@ -55,7 +55,7 @@ class WorkerProcess:
         self.phase: Phase = Phase.STARTING
         self.joined = False
         """Whether the watching thread knows it."""
-        self.buried = False
+        self.buried: bool = False
         self.lent = False
         """Whether it is idle, for anybody to take: only who has taken it out of the list may touch it then."""
         self.gone: bool = False

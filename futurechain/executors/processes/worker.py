@@ -55,9 +55,9 @@ def main(connection: Any, start: Start, unblock: bool) -> None:
         start: how to begin.
         unblock: whether Ctrl-C was blocked for the time of the start only.
     """
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     worker = _Worker(connection.fileno(), start.share)
     worker.expect_interrupts(unblock=unblock)
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     if worker.get_ready(start):
         worker.serve()
 
