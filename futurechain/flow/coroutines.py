@@ -51,6 +51,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+_NOTHING: Any = None
+
+
 class _Runner(Handler):
     """Advances one coroutine; the plan of its future."""
 
@@ -207,6 +210,7 @@ class _Runner(Handler):
             run.depth -= 1
             if run.later and not run.depth:
                 leave_handlers(run)  # the yielded future may be waiting for it
+            stepped = _NOTHING
             del self, driver, outcome
             stepped = None  # no cycle, as above
 
