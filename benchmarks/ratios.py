@@ -32,6 +32,7 @@ from benchmarks.measure import (
 )
 from benchmarks.peers import ADD_CALLBACK, BY_HAND, OURS, add_callback, our_deferreds, ours, twisted
 from benchmarks.pools import EACH_SUBMITTED, nothing, open_pool, pool_peers
+from benchmarks.processes import array_echoes, composed, echo_peaks, first_and_last, round_trips, tasks
 from benchmarks.scenarios import by_name, refusal
 from benchmarks.streams import drifting, process_stream, thread_stream, uneven, uneven_stream
 from futurechain import Future, Pipeline, trace
@@ -44,6 +45,13 @@ COLUMNS = {OURS: "ours", STANDARD: "by hand or standard"}
 SECOND_WAYS = {ADD_CALLBACK, EACH_SUBMITTED, "Twisted DeferredList"}
 """Who has a column already, by its quickest way."""
 MEGABYTE = 1_000_000
+ARRAYS = (
+    ("10 kB", 10_000, 1.10, 200),
+    ("1 MB", MEGABYTE, 0.25, 30),
+    ("8 MB", 8 * MEGABYTE, 0.15, 10),
+    ("64 MB", 64 * MEGABYTE, 0.15, 3),
+)
+"""What they are called, how large they are, the bound, how many go in one sample."""
 
 
 @dataclass
@@ -61,6 +69,8 @@ class Row:
     standard: str = "by hand"
     """What stands in the column of the standard library."""
     note: str = ""
+    most_rounds: int = 1000
+    """Of what takes long, fewer samples have to do."""
     figures: dict[str, float] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
 
@@ -175,6 +185,27 @@ def streams(sized: Callable[[int], int]) -> list[Row]:
     ]
 
 
+def processes(sized: Callable[[int], int]) -> list[Row]:
+    """Return the rows of the process pools."""
+    many = sized(5_000)
+    beside = partial(Row, standard="the standard pool")
+    found = [
+        beside("submit and read 5,000 tasks, process pool", tasks(many, 0), {STANDARD: 0.55}),
+        beside("the same, 100 µs each", tasks(many, 100), {STANDARD: 0.68}),
+        beside("one task to a process and back", round_trips(sized(300)), {STANDARD: 0.62}),
+        Row("first of 100 two-step chains", first_and_last(sized(100)), {STANDARD: 0.2}, standard="the last one"),
+        Row("then, then on 100 kB", composed(100_000, sized(50)), {STANDARD: 1.5}, standard="one composed function"),
+    ]
+    if importlib.util.find_spec("numpy") is not None:
+        for name, size, bound, count in ARRAYS:
+            work = f"a numpy array of {name} to a process and back"
+            found.append(beside(work, array_echoes(sized(size), min(count, sized(count))), {STANDARD: bound}))
+        if sized(1000) > 100:  # it takes its time, however small
+            peaks = echo_peaks(sized(256 * MEGABYTE))
+            found.append(beside("memory peak of a 256 MB echo", peaks, {STANDARD: 0.6}, unit="bytes", most_rounds=3))
+    return found
+
+
 def fused() -> Row:
     """Return the row of the fused process steps."""
     work = "three 1 MB steps on a process pool, fused"
@@ -221,6 +252,7 @@ def rows(scale: float = 1.0) -> list[Row]:
         ),
         each_submitted("submit().then().then().result(), each step on the pool", sized(300), {BY_HAND: 0.30}),
         compared("the same; by hand, it runs where the one before ended", "pool_chain", sized(300), {BY_HAND: 0.75}),
+        *processes(sized),
         *streams(sized),
         compared("set and withdraw 10,000 timeouts, each", "timers", sized(10_000), {"asyncio": 0.60}),
         *traced(sized(1000)),
@@ -237,7 +269,7 @@ def rows(scale: float = 1.0) -> list[Row]:
 def measure(row: Row, rounds: int) -> None:
     """Take the samples in turns, after one that does not count, and fill in the row."""
     take_turns(row.samples, 1)
-    taken = take_turns(row.samples, rounds)
+    taken = take_turns(row.samples, min(rounds, row.most_rounds))
     row.figures = medians(taken)
     row.ratios = {name: ratio(taken[OURS], theirs) for name, theirs in taken.items() if name != OURS}
 
@@ -294,11 +326,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ratios", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=21, help="samples of each contestant (%(default)s)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the rows whose name has TEXT in it")
     parser.add_argument("--quick", action="store_true", help="five samples")
     parser.add_argument("--scale", type=float, default=1.0, help="shrink the work: to try the command itself")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     options = parser.parse_args(argv)
-    measured = rows(options.scale)
+    measured = [row for row in rows(options.scale) if options.only in row.work]
     with steady():
         for row in measured:
             print(f"{row.work} ...", file=sys.stderr, flush=True)

@@ -181,8 +181,12 @@ def descriptors():
 
 def processes():
     """Return how many children this process has, but for the helpers of multiprocessing."""
-    found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return sum(b"tracker" not in line and b"forkserver" not in line for line in map(command, found))
+    return sum(b"tracker" not in line and b"forkserver" not in line for line in map(command, children()))
+
+
+def children():
+    """Return the process ids of this process's children."""
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
 def command(pid):
@@ -239,6 +243,9 @@ def main(arguments=None):
     options = {"tasks": given.tasks, "kills": given.kills, "limit": given.limit, "stop": given.stop}
     if given.one:
         print(json.dumps(storm(given.engine, given.method, given.seed, **options)), flush=True)
+        for pid in children():  # some engines would leave theirs behind
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         os._exit(0)
     passed = [f"--tasks={given.tasks}", f"--kills={given.kills}", f"--limit={given.limit}", *(["--stop"] * given.stop)]
     print(f"{'':24}", *(f"{name:>11}" for name in COLUMNS))

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import work
-from benchmarks import byhand, chart, cost, growth, measure, ratios, scenarios, streams
+from benchmarks import byhand, chart, cost, growth, measure, processes, ratios, scenarios, streams
 from benchmarks.peers import BY_HAND, OURS, Limit, peers
 from benchmarks.pools import open_pool, pool_peers
 
@@ -238,3 +238,30 @@ def test_the_chart_names_every_line_and_keeps_the_names_apart():
 def test_the_chart_of_a_single_length():
     """One point a line is enough for a picture."""
     ET.fromstring(chart.chart({OURS: {1: 100.0}, "unheard of": {1: 200.0}}, MACHINE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "samples",
+    [
+        lambda: processes.tasks(5, 0),
+        lambda: processes.tasks(5, 10),
+        lambda: processes.round_trips(2),
+        lambda: processes.first_and_last(3),
+        lambda: processes.composed(1000, 2),
+    ],
+)
+def test_process_pools_side_by_side(samples):
+    """Each installed process pool does the work of each row."""
+    taken = samples()
+    assert OURS in taken
+    assert all(sample() > 0 for sample in taken.values())
+
+
+@pytest.mark.slow
+def test_heavy_data_side_by_side():
+    """The rows of heavy data have figures for each installed pool."""
+    pytest.importorskip("numpy")
+    for samples in (processes.array_echoes(80_000, 2), processes.echo_peaks(8_000_000)):
+        assert set(samples) == set(processes.engines())
+        assert all(sample() > 0 for sample in samples.values())

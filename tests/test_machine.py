@@ -16,7 +16,7 @@ import process_work as work
 from futurechain.core import callback_threads
 from futurechain.errors import WorkerDiedError
 from futurechain.executors.processes.machine import Machine
-from futurechain.executors.processes.watcher import Options
+from futurechain.executors.processes.turnover import Options
 from futurechain.executors.processes.worker import Start
 
 

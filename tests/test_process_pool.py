@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import contextlib
 import gc
 import multiprocessing
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -342,6 +345,25 @@ ORPHANS = """
 """
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_ctrl_c_while_workers_start(method):
+    """Ctrl-C at any moment of a worker's start neither ends it nor makes it complain; SIGINT is then as before."""
+    context = multiprocessing.get_context(method)
+    for round_ in range(6):
+        with ProcessPoolExecutor(1, context) as pool:
+            future = pool.submit(abs, -1)
+            for _ in range(20):
+                for pid in list(pool._processes):
+                    os.kill(pid, signal.SIGINT)
+                if future.done():
+                    break
+                time.sleep(0.001 * round_)
+            with contextlib.suppress(KeyboardInterrupt):  # it may have been at the call already
+                assert future.result(30) == 1
+            assert signal.SIGINT not in pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result(30)
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_workers_end_with_their_parent(method):
     """However that ends, busy or idle, and although another child of it lives on."""
@@ -426,6 +448,86 @@ def test_wrong_options(options, error):
     """They are told at the call."""
     with pytest.raises(error):
         ProcessPoolExecutor(**options)
+
+
+@pytest.mark.parametrize("size", [100, 30_000, 100_000, 300_000])
+def test_a_pipe_that_takes_little_at_once(size):
+    """Messages arrive whole, one after the other, when the pipe to the worker takes but a part of each at once."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        pool.submit(abs, -1).result(30)
+        (worker,) = pool._scheduler.machine._watcher.roster.workers
+        with socket.socket(fileno=os.dup(worker.fd)) as pipe:
+            pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        for number in range(30):  # one by one, which are given to the worker at once, then many
+            data = bytes([number]) * size
+            assert pool.submit(bytes.upper, data).result(30) == data.upper()
+        futures = [pool.submit(bytes.upper, bytes([number]) * size) for number in range(100)]
+        assert [future.result(30) for future in futures] == [(bytes([number]) * size).upper() for number in range(100)]
+
+
+def test_an_interrupt_right_before_a_worker_is_there():
+    """A Ctrl-C when the process runs already, and its object is not made yet, leaves no process and no descriptor."""
+    before = descriptors()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        with pytest.MonkeyPatch.context() as patch:
+
+            def interrupted(process):
+                raise KeyboardInterrupt
+
+            patch.setattr("futurechain.executors.processes.process._death_of", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                pool.submit(abs, -1)
+        until(lambda: multiprocessing.active_children() == [])
+        assert pool.submit(abs, -1).result(30) == 1
+    del pool
+    gc.collect()
+    assert descriptors() <= before
+
+
+@pytest.mark.parametrize("end", [ProcessPoolExecutor.shutdown, ProcessPoolExecutor.kill_workers])
+def test_an_interrupt_right_after_workers_were_started(end):
+    """Workers that were started when Ctrl-C came, and had nothing to do, end with their pool, or do what comes next."""
+    for submits in (False, True):
+        pool = ProcessPoolExecutor(2, multiprocessing.get_context("fork"))
+        staff = pool._scheduler.machine.staff
+        prepare = staff.prepare
+
+        def interrupted(prepare=prepare):
+            prepare()
+            raise KeyboardInterrupt
+
+        staff.prepare = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(abs, -1)
+        staff.prepare = prepare
+        pids = list(pool._processes)
+        if submits:
+            assert pool.submit(os.getpid).result(30) in pids
+        end(pool)
+        until(lambda pids=pids: not any(map(is_alive, pids)))
+        assert len(pids) == 2
+
+
+@pytest.mark.parametrize(("module", "name"), [(select, "poll"), (os, "readv")])
+def test_a_system_without_posix_pipes(monkeypatch, module, name):
+    """Where there are no POSIX pipes, as on Windows, the error says so, and names what works."""
+    monkeypatch.delattr(module, name)
+    with pytest.raises(NotImplementedError, match=r"wrap_executor\(concurrent.futures.ProcessPoolExecutor\(\)\)"):
+        ProcessPoolExecutor(1)
+
+
+@pytest.mark.parametrize("heal", [False, True])
+def test_a_system_without_pidfd_and_shared_memory(monkeypatch, heal):
+    """Without them, as on macOS, the sentinel tells of a worker's end, and data goes through the pipe."""
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork"), heal=heal) as pool:
+        data = bytes(3_000_000)
+        assert pool.submit(bytes.upper, data).result(30) == data
+        killed = pool.submit(work.exit_now)
+        assert isinstance(killed.exception(30), WorkerDiedError if heal else BrokenProcessPool)
+        if heal:
+            assert pool.submit(abs, -1).result(30) == 1
 
 
 def test_cancel_on_error():

@@ -6,7 +6,11 @@ import contextlib
 import functools
 import io
 import itertools
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tqdm
@@ -105,6 +109,74 @@ def test_it_leaves_the_terminal_whole(error):
     with pytest.raises(error):
         list(Pipeline().then(increment).map(items(), progress=Bar))
     assert Bar.made[0].closed == 1
+
+
+PROGRAM = """
+import sys, time
+from futurechain import Pipeline, ThreadPoolExecutor
+import tqdm
+
+def slow(number):
+    time.sleep(0.01)
+    return number
+
+with ThreadPoolExecutor(2) as pool:
+    try:
+        for number in Pipeline().then(slow, on=pool).map(iter(int, 1), progress=tqdm.tqdm, total=10**9):
+            pass
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+def read_until(terminal, wanted, seen=b""):
+    """Read what a program writes to its terminal until `wanted` comes, or the end."""
+    while wanted not in seen:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        seen += piece
+    return seen
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no such terminals")
+def test_ctrl_c_in_a_terminal():
+    """Ctrl-C at a real terminal ends the stream and its bar: what comes next begins on a line of its own."""
+    termios = pytest.importorskip("termios")
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    before = termios.tcgetattr(theirs)
+    command = [sys.executable, "-W", "error", "-c", PROGRAM]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as program:
+        seen = read_until(ours, b"it/s")
+        program.send_signal(signal.SIGINT)
+        seen = read_until(ours, b"interrupted", seen)
+        assert program.wait(30) == 0
+    after = termios.tcgetattr(theirs)
+    os.close(theirs)
+    os.close(ours)
+
+    lines = seen.replace(b"\r\n", b"\n").split(b"\n")
+    assert b"interrupted" in lines  # and not behind a bar
+    assert b"Traceback" not in seen
+    assert before == after
+
+
+@on_a_terminal
+def test_ctrl_c_while_the_bar_is_made():
+    """Ctrl-C in the moment in which the bar first shows itself leaves what comes next a line of its own."""
+
+    def make(total):
+        sys.stderr.write("0it")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(Pipeline().then(increment).map([1], progress=make))
+    assert sys.stderr.getvalue() == "0it\n"
 
 
 @on_a_terminal

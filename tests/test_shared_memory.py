@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from futurechain.executors.processes import shared_memory
-from futurechain.executors.processes.shared_memory import Progress, Receiver, Sender, Unopened
+from futurechain.executors.processes import leases, shared_memory
+from futurechain.executors.processes.leases import Receiver
+from futurechain.executors.processes.progress import Progress
+from futurechain.executors.processes.shared_memory import Sender, Unopened
 
 pytestmark = pytest.mark.skipif(not shared_memory.is_available(), reason="this system has no such memory")
 MB = 1 << 20
@@ -154,7 +156,7 @@ def test_without_descriptors_there_is_no_block(monkeypatch):
 
 def test_without_descriptors_the_receiver_copies(sender, receiver, monkeypatch):
     """It has a buffer of its own then, and the block is free at once."""
-    monkeypatch.setattr(shared_memory, "_is_short_of_descriptors", lambda: True)
+    monkeypatch.setattr(leases, "_is_short_of_descriptors", lambda: True)
     block = sender.put([b"a" * MB])
     assert receiver.open(block.handle()) == b"a" * MB
     assert sender.put([b"b" * MB]).slot == block.slot

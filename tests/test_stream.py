@@ -8,7 +8,9 @@ import asyncio
 import concurrent.futures as cf
 import gc
 import itertools
+import os
 import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -80,6 +82,34 @@ def test_an_infinite_input(recipe):
     """The input may have no end; closing the stream ends it."""
     with recipe.map(itertools.count(), window=10) as stream:
         assert list(itertools.islice(stream, 500)) == expected(range(500))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["threads", "processes", "mixed"])
+def test_an_infinite_input_for_long(kind):
+    """An infinite stream runs for as long as one likes in constant memory, processes included, and ends at once."""
+
+    def memory():
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in ("self", *children)]
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    peaks = []
+    with futurechain.ThreadPoolExecutor(2) as threads, futurechain.ProcessPoolExecutor(2) as processes:
+        both = {"threads": (threads, threads), "processes": (processes, processes), "mixed": (threads, processes)}
+        first, second = both[kind]
+        recipe = Pipeline().then(increment, on=first).then(times_ten, on=second)
+        end = time.monotonic() + 20
+        with recipe.map(itertools.count(), window=500) as stream:
+            for number, result in enumerate(stream):
+                assert result == (number + 1) * 10
+                if number % 20_000 == 19_999:
+                    peaks.append(memory())
+                    if time.monotonic() > end:
+                        break
+        assert all(one.in_flight == 0 for one in stream.statistics())
+
+    assert max(peaks[1:]) < 1.05 * peaks[0] + 2_000_000
 
 
 def test_streams_of_streams(pool):

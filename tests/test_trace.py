@@ -16,6 +16,7 @@ import work
 from futurechain import (
     INLINE,
     Future,
+    Pipeline,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
     debug,
@@ -129,6 +130,64 @@ def test_a_process_pool():
     assert in_order(fail)
     assert double.detail == "int"
     assert fail.state == "failed"
+
+
+def test_packing_waiting_and_running_are_told_apart():
+    """A span of a process pool tells when it was packed, sent, run and settled, in this order."""
+    with trace() as t, ProcessPoolExecutor(1) as pool:
+        for number in range(20):
+            pool.submit(work.add, number, 1).then(work.double)
+
+    for span in t.spans():
+        assert span.packing is not None
+        moments = [*span.packing, span.sent, span.started, span.returned, span.settled]
+        assert moments == sorted(moments)
+        assert span.attached <= span.packing[0]
+
+
+def test_kills_and_replacements_are_marked():
+    """A trace tells which workers were started, killed and replaced; the killed task is on its worker's track."""
+    with trace() as t, ProcessPoolExecutor(1, heal=True) as pool:
+        victim = pool.submit(os.getpid).result()
+        pool.submit(os.kill, victim, 9).exception()
+        heir = pool.submit(os.getpid).result()
+
+    marks = {(mark.process, mark.text) for mark in t.marks()}
+    assert marks >= {
+        (victim, "started"),
+        (victim, "died: SIGKILL"),
+        (heir, f"started in place of process {victim}"),
+        (heir, "ended: exit code 0"),
+    }
+    killed = next(span for span in t.spans() if span.name == "kill")
+    assert (killed.process, killed.state) == (victim, "failed")
+    assert {mark.track for mark in t.marks()} == {span.track for span in t.spans()}
+
+
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_a_stream(kind):
+    """A trace of a stream shows its trips, how many items each took, and how many items waited for one."""
+    with trace() as t, kind(1) as pool:
+        list(Pipeline().then(work.double, on=pool).map(range(100), window=50))
+
+    lengths = [count.length for count in t.counts()]
+    assert {count.queue.partition(" wait for ")[2] for count in t.counts()} == {"double"}
+    assert max(lengths) > 0 == lengths[-1]
+    if kind is ProcessPoolExecutor:
+        assert any("double ×" in span.name for span in t.spans())
+
+
+def test_what_happens_outside_of_a_trace():
+    """Marks and counts belong to the traces that were on at the time."""
+    with ProcessPoolExecutor(1) as pool:
+        pool.submit(abs, -1).result()
+        with trace() as around:
+            with trace() as inner:
+                list(Pipeline().then(work.double, on=pool).map(range(9)))
+            pool.kill_workers()
+    assert inner.marks() == []
+    assert len(inner.counts()) == len(around.counts()) > 0
+    assert [mark.text for mark in around.marks()] in ([], ["died: SIGKILL"])
 
 
 def test_anybodys_executor():

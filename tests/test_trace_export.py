@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from futurechain.viewing.trace_export import Span, chrome_trace, page, save
+from futurechain.viewing.trace_export import Count, Mark, Span, chrome_trace, page, save
 
 REQUIRED = {  # by phase, what the description of the Chrome trace event format asks for
     "M": {"name", "pid", "args"},
@@ -26,6 +26,8 @@ REQUIRED = {  # by phase, what the description of the Chrome trace event format 
     "e": {"name", "cat", "id", "ts", "pid"},
     "s": {"name", "cat", "id", "ts", "pid", "tid"},
     "f": {"name", "cat", "id", "ts", "pid", "tid", "bp"},
+    "i": {"name", "cat", "ts", "pid", "tid", "s"},
+    "C": {"name", "ts", "pid", "tid", "args"},
 }
 STATES = ("returned", "failed", "cancelled", "passed", "pending")
 FETCH = Span(1, "fetch", "pool-0", "pool-0_0", 10, 0.0, 0.001, 0.002, 0.010, "returned", "bytes", ())
@@ -36,6 +38,12 @@ STORE = Span(3, "store", "procs-1", "", 0, 0.0, None, None, 0.0201, "passed", "V
 REPORT = Span(4, "report", "INLINE", "MainThread", 10, 0.0, None, 0.021, 0.030, "returned", "NoneType", (3,))
 LATE = Span(5, "late", "procs-1", "Worker-1", 11, 0.005, 0.005, 0.006, None, "pending", "", ())
 DROPPED = Span(6, "dropped", "procs-1", "", 0, 0.005, 0.006, None, 0.025, "cancelled", "CancelledError", (5,))
+SENT = Span(
+    7, "sent", "procs-1", "Worker-1", 11, 0, 0.001, 0.004, 0.009, "returned", "int", (), 0.008, (0.001, 0.002), 0.003
+)
+DIED = Mark(0.009, "procs-1", "Worker-1", 11, "died: SIGKILL")
+CAME = Mark(0.009, "procs-1", "Worker-2", 12, "started in place of process 11")
+WAITING = (Count(0.001, "items for sent", 7), Count(0.002, "items for sent", 0))
 RECORDING = (FETCH, PARSE, STORE, REPORT, LATE, DROPPED)
 
 
@@ -174,6 +182,40 @@ def test_queueing_is_apart_from_running() -> None:
     assert (begin["name"], begin["cat"], begin["ts"], end["ts"]) == ("queue of pool-0", "queued", 1000, 2000)
     assert begin["pid"] != FETCH.process
     assert names_of_processes([FETCH])[begin["pid"]] == "queues"
+
+
+def test_packing_is_apart_from_queueing() -> None:
+    """What of the time in the queue was packing is an event of its own within that; the run ends with the function."""
+    queue, packing = events([SENT], "b")
+    (run,) = events([SENT], "X")
+
+    assert [queue["name"], packing["name"]] == ["queue of procs-1", "packing for procs-1"]
+    assert queue["ts"] <= packing["ts"] < run["ts"]
+    assert (run["ts"], run["dur"], run["args"]["packed (ms)"], run["args"]["came back (ms)"]) == (4000, 4000, 1, 1)
+
+
+def test_marks_are_instants_on_the_track_of_the_worker() -> None:
+    """What happened to a worker is an instant event on its track, also if it has run nothing."""
+    trace = chrome_trace([SENT], [DIED, CAME])["traceEvents"]
+    run = next(event for event in trace if event["ph"] == "X")
+    died, came = (event for event in trace if event["ph"] == "i")
+    tracks = {(one["pid"], one["tid"]): one["args"]["name"] for one in trace if one["name"] == "thread_name"}
+
+    assert REQUIRED["i"] <= died.keys()
+    assert (died["name"], died["pid"], died["tid"], died["ts"]) == ("died: SIGKILL", 11, run["tid"], 9000)
+    assert tracks[came["pid"], came["tid"]] == "Worker-2"
+
+
+def test_queues_of_streams_are_counters() -> None:
+    """The length of a queue is a counter among the queues."""
+    trace = chrome_trace([SENT], [], WAITING)["traceEvents"]
+    counters = [event for event in trace if event["ph"] == "C"]
+
+    assert all(REQUIRED["C"] <= event.keys() for event in counters)
+    assert [(one["name"], one["ts"], one["args"]) for one in counters] == [
+        ("items for sent", 1000, {"waiting": 7}),
+        ("items for sent", 2000, {"waiting": 0}),
+    ]
 
 
 def test_a_pending_stage_lasts_to_the_end() -> None:
@@ -350,10 +392,10 @@ class Browser:
         self.driver = driver
         self.folder = folder
 
-    def open(self, spans: Any, title: str = "A recording") -> Browser:
+    def open(self, spans: Any, title: str = "A recording", marks: Any = (), counts: Any = ()) -> Browser:
         for log in ("browser", "performance"):
             self.driver.get_log(log)  # what came before is another test's
-        save(spans, self.folder / "page.html", title)
+        save(spans, self.folder / "page.html", title, marks, counts)
         self.driver.get((self.folder / "page.html").as_uri())
         self.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
         return self
@@ -444,6 +486,17 @@ def many(count: int) -> list[Span]:
             )
         )
     return spans
+
+
+def test_the_page_shows_what_happened_to_workers(browser: Browser) -> None:
+    """Workers that have run nothing have a track, and so have the queues of streams."""
+    browser.open([SENT], "<Title>", [DIED, CAME], WAITING)
+
+    assert browser.driver.get_log("browser") == []
+    assert browser.ask("timeline.rows()") == 4
+    browser.ask("timeline.select(7)")
+    assert "packed in" in browser.find("#panel").text
+    assert "came back in" in browser.find("#panel").text
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pickle
+import signal
 import threading
 from concurrent.futures.process import BrokenProcessPool
 
@@ -341,6 +343,37 @@ def test_a_trip_that_is_cut_goes_on_in_order(counting):
     assert list(Pipeline().then(spin, on=counting).map(seconds, window=400)) == seconds
 
 
+def test_an_ordered_stream_waits_for_one_trip_alone(tmp_path, counting):
+    """What is before an item in its own trip, or in an earlier one, is handed out while a later trip is still away."""
+    gate = tmp_path / "gate"
+    items = [(value + 5, str(gate)) for value in range(15)]
+    with Pipeline().then(stuck_on_threes, on=counting, batch=5).map(items, window=20) as stream:
+        assert [next(stream) for _ in range(5)] == [5, 6, 7, 8, 9]
+        gate.touch()
+        assert list(stream) == list(range(10, 20))
+
+
+def test_no_trip_takes_longer_than_its_time_and_one_item(monkeypatch):
+    """When items take a hundred times as long from one to the next, the worker cuts trips that were sized before."""
+    now = [0.0]
+    monkeypatch.setattr(trips, "perf_counter", lambda: now[0])
+
+    def drift(value):
+        now[0] += 1e-5 if value < 5000 else 1e-3
+        return value
+
+    trip, size, waiting, longest = one_trip(drift), TripSize(None), list(range(6000)), 0.0
+    while waiting:
+        before = now[0]
+        report = trip(waiting[: size.size], None, size.seconds)
+        longest = max(longest, now[0] - before)
+        size.learn(report.begun, sum(report.seconds))
+        del waiting[: report.begun]
+
+    assert longest <= LONGEST + 1e-3 + 1e-9
+    assert size.size == pytest.approx(10, abs=1)
+
+
 def test_cancelled_trips_leave_nothing(counting):
     """Closing a stream cancels the trips that wait, and waits for those that are made."""
     stream = Pipeline().then(increment, on=counting).then(times_ten).map(itertools.count(), window=100)
@@ -362,18 +395,10 @@ def test_mixed_executors_between_trips(counting, pool):
 # -- pools that heal, and pools that stop what was cancelled ----------------------------------------------------------
 
 
-def pool_that(**options):
-    """A process pool with options that the standard one has not."""
-    try:
-        return futurechain.ProcessPoolExecutor(2, **options)
-    except TypeError:
-        pytest.skip("this process pool has no such options")
-
-
 @pytest.mark.parametrize("batch", ["auto", 1, 5])
 def test_a_killed_workers_item_fails_alone(batch):
     """On a pool that heals, only the item that killed its worker fails; the others of its trip are tried again."""
-    with pool_that(heal=True) as pool:
+    with futurechain.ProcessPoolExecutor(2, heal=True) as pool:
         stream = Pipeline().then(die_on_threes, on=pool, batch=batch).map(range(30), return_exceptions=True)
         found = list(stream)
 
@@ -383,10 +408,49 @@ def test_a_killed_workers_item_fails_alone(batch):
     assert (figures.started, figures.succeeded, figures.failed, figures.in_flight) == (30, 27, 3, 0)
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_each_fused_step_may_kill_its_worker(ordered):
+    """The same holds in the middle of fused steps, with others around them: nothing is lost, or comes twice."""
+    with futurechain.ProcessPoolExecutor(2, heal=True) as pool, futurechain.ThreadPoolExecutor(2) as threads:
+        recipe = Pipeline().then(increment, on=threads).then(increment, on=pool).then(die_on_threes).then(increment)
+        recipe = recipe.catch(BrokenProcessPool, lambda error: -1).then(increment, on=threads)
+        found = list(recipe.map(range(200), window=40, ordered=ordered))
+
+    expected = [0 if (value + 2) % 10 == 3 else value + 4 for value in range(200)]
+    assert (found if ordered else sorted(found)) == (expected if ordered else sorted(expected))
+
+
+def test_a_stream_whose_workers_are_killed_at_any_moment():
+    """Whoever kills workers, of a pool that heals only the items that were run just then fail."""
+    over, killed = threading.Event(), []
+
+    def kill():
+        while not over.wait(0.05):
+            for pid in list(pool._processes)[:1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+    with futurechain.ProcessPoolExecutor(2, heal=True) as pool:
+        murderer = threading.Thread(target=kill)
+        murderer.start()
+        try:
+            items = [0.0005] * 1000
+            found = list(Pipeline().then(spin, on=pool).map(items, return_exceptions=True, window=100))
+        finally:
+            over.set()
+            murderer.join()
+
+    failed = [one for one in found if one != 0.0005]
+    assert len(found) == len(items)
+    assert all(isinstance(one, BrokenProcessPool) for one in failed)
+    assert len(failed) <= len(killed)
+
+
 def test_a_timeout_stops_the_work_where_that_can_be(tmp_path):
     """On a pool with ``stop_cancelled=True`` a timeout ends the run itself, and the worker is replaced."""
     gate = tmp_path / "never"
-    with pool_that(stop_cancelled=True) as pool:
+    with futurechain.ProcessPoolExecutor(2, stop_cancelled=True) as pool:
         recipe = Pipeline().then(stuck_on_threes, on=pool, timeout=0.5).then(increment)
         items = [(value, str(gate)) for value in range(8)]
         found = list(recipe.map(items, return_exceptions=True))

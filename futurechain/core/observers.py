@@ -7,9 +7,22 @@ methods with fast paths are exchanged for plain ones (see ``switches``). Traces 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Observer", "Watch", "watch"]
+__all__ = ["Elsewhere", "Observer", "Watch", "watch"]
+
+
+class Elsewhere(NamedTuple):
+    """How a call went that another process has made. Times are by a clock that all processes share."""
+
+    process: int
+    began: float
+    ended: float | None = None
+    """When the function had returned or raised, if that is told."""
+    packing: tuple[float, float] | None = None
+    """From when to when it was packed here, if that is known."""
+    sent: float | None = None
+    """When it was sent there."""
 
 
 class Observer:
@@ -32,23 +45,32 @@ class Observer:
     def returned(self, stage: Any) -> None:
         """That function has returned, or raised."""
 
-    def ran(self, stage: Any, process: int, began: float) -> None:
-        """That function has run in another process, since `began`, by the clock that all of them share."""
+    def ran(self, stage: Any, run: Elsewhere) -> None:
+        """That function has run in another process."""
 
     def settled(self, stage: Any, outcome: Any) -> None:
         """`stage` is settled, with `outcome`."""
+
+    def marked(self, place: str, process: int, what: str) -> None:
+        """Something has happened to a worker process of the executor that is called `place`."""
+
+    def counted(self, queue: str, length: int) -> None:
+        """The queue that is called so has that length now."""
 
 
 class Watch:
     """Passes on what it is told to all observers; to a single one without any detour."""
 
     __slots__ = (
-        "adopted", "attached", "observers", "on", "queued", "ran", "returned", "settled", "started", "switches",
+        "adopted", "attached", "counted", "marked", "observers", "on", "queued", "ran", "returned", "settled",
+        "started", "switches",
     )  # fmt: skip
     adopted: Callable[[Any, Any], object]
     attached: Callable[[Any, tuple[Any, ...]], object]
+    counted: Callable[[str, int], object]
+    marked: Callable[[str, int, str], object]
     queued: Callable[[Any], object]
-    ran: Callable[[Any, int, float], object]
+    ran: Callable[[Any, Elsewhere], object]
     returned: Callable[[Any], object]
     settled: Callable[[Any, Any], object]
     started: Callable[[Any, Any], object]

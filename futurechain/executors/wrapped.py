@@ -28,7 +28,7 @@ from futurechain.core.attaching import MISSING
 from futurechain.core.cancel import cancel_owned
 from futurechain.core.flatten import resolve
 from futurechain.core.loop import leave_handlers, settle
-from futurechain.core.observers import watch
+from futurechain.core.observers import Elsewhere, watch
 from futurechain.core.scheduler import Call, Scheduler
 from futurechain.core.state import PENDING, claim
 from futurechain.core.stdlib import is_cancelled, outcome_of
@@ -170,7 +170,7 @@ class WrappedScheduler(OutOfProcess):
         try:
             outcome = outcome_of(foreign)
             if type(outcome) is Timed:
-                watch.ran(stage, outcome.process, outcome.began)
+                watch.ran(stage, Elsewhere(outcome.process, outcome.began))
                 outcome = outcome.outcome
             if not is_cancelled(outcome):
                 self.receive(stage, Failure(_own(outcome.value, stage, self)) if type(outcome) is Failure else outcome)

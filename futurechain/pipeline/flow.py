@@ -7,10 +7,8 @@ steps that have nothing to do for its outcome, into the station of the next one.
 its last outcome, or DROPPED, because nobody can want it any more. Whoever changes this state does so under the
 lock, and is the only one to count the item.
 
-The mutable state is all below; ``lock`` guards it, that of the stations, and the state of the items. Under the lock is
-decided; submitting, cancelling, waking and user code come after it. ``running`` holds everything that can still touch
-an item, with the items: futures that can be cancelled, and jobs of callback threads. A flow is idle when it
-is empty, and each entry leaves it as the last thing that it does.
+The mutable state is here, in `items` and in `running`; ``lock`` guards it, that of the stations, and the state of the
+items. Under the lock is decided; submitting, cancelling, waking and user code come after it.
 
 Ctrl-C may come between any two instructions. No loop stands directly inside of a ``with`` for a lock, but in a function
 that is called there: CPython 3.13 lets a KeyboardInterrupt at the jump back of some loops past the ``with``, and the
@@ -21,10 +19,9 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import threading
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
-from itertools import repeat
+from itertools import count, repeat
 from time import perf_counter
 from typing import Any
 
@@ -33,35 +30,19 @@ from futurechain.failure import Failure
 from futurechain.future import Future
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Attempts, outcome_of
+from futurechain.pipeline.items import DONE, DROPPED, LIVE, Item, Shelf
 from futurechain.pipeline.runners import Runners
+from futurechain.pipeline.running import Running, cancel_all, wake
 from futurechain.pipeline.stations import LocalStation
 from futurechain.pipeline.statistics import Counters, StepStatistics
 from futurechain.pipeline.steps import Step, fused
 from futurechain.pipeline.trip_stations import TripStation
 
-__all__ = ["Flow", "Item"]
+__all__ = ["Flow"]
 
-LIVE, DONE, DROPPED = "live", "done", "dropped"
 PENDING = object()
 FEWEST = 16
 """Items in the default window at least."""
-
-
-class Item:
-    """One item on its way."""
-
-    __slots__ = ("attempts", "outcome", "since", "state", "step")
-
-    def __init__(self, outcome: Any, since: float) -> None:
-        self.outcome: Any = outcome
-        """What the step before it ended with; while a step runs, what that was given."""
-        self.step: int = 0
-        """The number of the step that it waits for, or is in."""
-        self.since: float = since
-        """When it came there."""
-        self.state: str = LIVE
-        self.attempts: Attempts | None = None
-        """If it is in a step that may be tried again, and has been in there before."""
 
 
 class Flow:
@@ -70,6 +51,8 @@ class Flow:
     def __init__(
         self, steps: tuple[Step, ...], *, window: int | None, ordered: bool, return_exceptions: bool
     ) -> None:
+        self.number: int = next(_numbers)
+        """What tells it from other streams, in traces."""
         self.steps = steps
         self.window = window
         self.return_exceptions = return_exceptions
@@ -82,13 +65,8 @@ class Flow:
             step.executor: Runners(self, step.executor) for step in steps if step.shared
         }
         self._has_fixed = any(station is not None and station.size.fixed is not None for station in self.trips)
-        self.ordered = ordered
-        self.order: deque[Item] = deque()
-        """In a stream with order: the items from the first that is not handed out on."""
-        self.ready: deque[Item] = deque()
-        """In a stream without: those that are done."""
-        self.unfinished: set[Item] = set()
-        """In a stream without: those that are not."""
+        self.shelf: Shelf = Shelf(ordered=ordered, return_exceptions=return_exceptions)
+        self.is_ready: Callable[[], bool] = self.shelf.is_ready
         self.live: int = 0
         self.finished: int = 0
         self.failed: int = 0
@@ -96,10 +74,12 @@ class Flow:
         """Whether nothing may come in any more."""
         self.exhausted: bool = False
         """Whether nothing will come in any more."""
-        self.running: dict[Any, Iterable[Item]] = {}
+        self.running: Running = Running(self.lock)
+        self.enter = self.running.enter
+        self.leave = self.running.leave
+        self.post = self.running.post
         self._consumer: Future[None] | None = None
         """What the consumer waits for, if it does."""
-        self._idle: Future[None] | None = None
 
     def _trip_stations(self) -> list[TripStation | None]:
         """Return for each step the station where values wait for a trip through it."""
@@ -131,10 +111,7 @@ class Flow:
             if self.closed:
                 return
             self.live += 1
-            if self.ordered:
-                self.order.append(item)
-            else:
-                self.unfinished.add(item)
+            self.shelf.put(item)
             if station is not None:
                 station.queue.append(item)
                 if station.inside >= station.most or not station.can_send():
@@ -143,15 +120,6 @@ class Flow:
             self.proceed(item)
         else:
             station.fill()
-
-    def is_ready(self) -> bool:
-        """Tell whether something can be handed out; it stays so if it is."""
-        if not self.ordered:
-            return bool(self.ready)
-        try:
-            return self.order[0].state is DONE
-        except IndexError:
-            return False
 
     def end_of_input(self) -> None:
         """Note that no item will follow."""
@@ -168,19 +136,7 @@ class Flow:
     def take(self, most: int) -> list[Any]:
         """Return outcomes that are ready, in their order; a failure that ends the stream comes alone."""
         with self.lock:
-            return self._take(self.order if self.ordered else self.ready, most)
-
-    def _take(self, source: deque[Item], most: int) -> list[Any]:
-        taken: list[Any] = []
-        while source and source[0].state is DONE and len(taken) < most:
-            outcome = source[0].outcome
-            if type(outcome) is Failure and not self.return_exceptions:
-                if taken:
-                    break
-                most = 1
-            taken.append(outcome)
-            source.popleft()
-        return taken
+            return self.shelf.take(most)
 
     def waiter(self) -> Future[None] | None:
         """Return what is settled when something is ready; None if that is so already."""
@@ -198,16 +154,6 @@ class Flow:
     def is_waited_for(self) -> bool:
         """Tell whether the consumer waits. Under the lock."""
         return self._consumer is not None
-
-    def is_any_before(self, number: int) -> bool:
-        """Tell whether an item has not come to the step `number` yet. Under the lock."""
-        items = reversed(self.order) if self.ordered else self.unfinished
-        return any(item.step < number and item.state is LIVE for item in items)
-
-    def work_here(self) -> cf.Future[Any] | None:
-        """Return a future that a waiting worker can help with, if there is one."""
-        with self.lock:
-            return next((key for key in self.running if isinstance(key, cf.Future) and not key.done()), None)
 
     # -- moving items -------------------------------------------------------------------------------------------------
 
@@ -289,9 +235,9 @@ class Flow:
             consumer = self._consumer if self._consumer is not None and self.is_ready() else None
             if consumer is not None:
                 self._consumer = None
-        _cancel(futures)
+        cancel_all(futures)
         if consumer is not None:
-            _wake(consumer)
+            wake(consumer)
         elif self._has_fixed:
             self.flush()
 
@@ -306,14 +252,13 @@ class Flow:
                 item.outcome = value
             item.state = DONE
             self.live -= 1
-            if not self.ordered:
-                self.unfinished.discard(item)
-                self.ready.append(item)
+            self.shelf.is_done(item)
             if type(item.outcome) is Failure:
                 self.failed += 1
                 if not self.return_exceptions:
                     self.finished += before - self.live
-                    futures += self._cut_behind(item)
+                    self.closed = self.exhausted = True
+                    futures += self._drop(self.shelf.cut_behind(item))
                     before = self.live
         self.finished += before - self.live
         return futures
@@ -324,81 +269,36 @@ class Flow:
         """Drop everything, cancel what can be cancelled; does not wait."""
         with self.lock:
             self.closed = self.exhausted = True
-            futures = self._drop(tuple(self.order) if self.ordered else tuple(self.unfinished))
-            self.order.clear()
-            self.ready.clear()
+            futures = self._drop(self.shelf.rest())
+            self.shelf.clear()
             consumer, self._consumer = self._consumer, None
-        _cancel(futures)
+        cancel_all(futures)
         if consumer is not None:
-            _wake(consumer)
+            wake(consumer)
 
     def idle(self) -> Future[None] | None:
         """Return what is settled when nothing runs any more; None if that is so already."""
         with self.lock:
-            if not self.running:
+            idle = self.running.idle()
+            if idle is None:
                 self._rest()
-                return None
-            if self._idle is None:
-                self._idle = Future()
-            return self._idle
+            return idle
 
     def _rest(self) -> None:
         for counters in self.counters:
             counters.in_flight = 0  # it is, unless Ctrl-C came while the consumer's thread was counting
-
-    def _cut_behind(self, failed: Item) -> list[Any]:
-        """Drop what nobody can want after `failed`; return the futures to cancel. Under the lock."""
-        self.closed = self.exhausted = True
-        if not self.ordered:
-            return self._drop(tuple(self.unfinished))
-        behind = []
-        while self.order[-1] is not failed:
-            behind.append(self.order.pop())
-        return self._drop(behind)
 
     def _drop(self, items: Sequence[Item]) -> list[Any]:
         for item in items:
             if item.state is LIVE:
                 item.state = DROPPED
                 self.live -= 1
-                self.unfinished.discard(item)
+                self.shelf.is_dropped(item)
                 self.counters[min(item.step, len(self.steps) - 1)].cancelled += 1
         for station in (*self.local, *{*self.trips}):
             if station is not None:
                 station.prune()
-        return [key for key, inside in self.running.items() if all(item.state is DROPPED for item in inside)]
-
-    # -- what runs ----------------------------------------------------------------------------------------------------
-
-    def enter(self, key: Any, items: Iterable[Item]) -> None:
-        """Note that `key` may still touch `items`; cancel it if nobody wants them."""
-        with self.lock:
-            self.running[key] = items
-            wanted = any(item.state is LIVE for item in items)
-        if not wanted:
-            _cancel([key])
-
-    def leave(self, key: Any) -> None:
-        """Note that `key` touches its items no more."""
-        with self.lock:
-            self.running.pop(key, None)
-            idle = self._idle if not self.running else None
-            if idle is not None:
-                self._idle = None
-        if idle is not None:
-            _wake(idle)
-
-    def post(self, job: Any, item: Item, *args: Any) -> None:
-        """Run ``job(item, *args)`` on a callback thread."""
-        key = object()
-        self.enter(key, (item,))
-        places.later(self._do, key, job, item, *args)
-
-    def _do(self, key: Any, job: Any, item: Item, *args: Any) -> None:
-        try:
-            job(item, *args)
-        finally:
-            self.leave(key)
+        return self.running.unwanted()
 
     def statistics(self) -> tuple[StepStatistics, ...]:
         """Return the figures of each step."""
@@ -406,13 +306,4 @@ class Flow:
             return tuple(counters.frozen() for counters in self.counters)
 
 
-def _cancel(futures: Iterable[Any]) -> None:
-    for future in futures:
-        if isinstance(future, cf.Future):
-            future.cancel()
-
-
-def _wake(waiter: Future[None]) -> None:
-    """Let the thread that waits go on; it may have given up."""
-    if waiter.set_running_or_notify_cancel():
-        waiter.set_result(None)
+_numbers = count(1)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from futurechain.core import callback_threads
+from futurechain.core.observers import watch
 from futurechain.core.scheduler import scheduler_of
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import rescue
@@ -22,9 +23,11 @@ from futurechain.future import Future
 
 __all__ = [
     "check_open",
+    "count_queue",
     "executor_of",
     "has_begun",
     "is_limited",
+    "is_watched",
     "is_worker",
     "later",
     "name_of",
@@ -117,6 +120,17 @@ def submit(executor: Any, fn: Callable[..., Any], /, *args: Any) -> Future[Any]:
 def later(job: Callable[..., object], /, *args: Any) -> None:
     """Run ``job(*args)`` on a callback thread."""
     callback_threads.post(partial(job, *args))
+
+
+def is_watched() -> bool:
+    """Tell whether anybody wants to know what happens: a trace is on."""
+    return watch.on
+
+
+def count_queue(stream: int, step: str, *lengths: int) -> None:
+    """Tell who watches how many items have waited for a step of a stream, and how many do so now."""
+    for length in lengths:
+        watch.counted(f"items of stream {stream} that wait for {step}", length)
 
 
 def is_worker() -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
+from itertools import starmap
 from types import ModuleType
 from typing import Any, Protocol, cast
 
@@ -49,28 +51,41 @@ class Progress:
     """The bar of one stream; touched by the consumer's thread alone, and only if stderr is a terminal."""
 
     def __init__(self, make: Callable[..., Bar] | None, total: int | None) -> None:
-        visible = make is not None and sys.stderr is not None and sys.stderr.isatty()
-        self._bar = make(total=total) if make is not None and visible else None
+        self._make = make
+        self._total = total
+        self._bars: list[Bar] = []
+        """The bar, while it is shown."""
         self._finished = self._failed = 0
+
+    def begin(self) -> None:
+        """Show it, if there is anything to show it on."""
+        if self._make is None or sys.stderr is None or not sys.stderr.isatty():
+            return
+        try:
+            # in one step of the interpreter: Ctrl-C must not come between having it and knowing that
+            self._bars.extend(starmap(partial(self._make, total=self._total), [()]))
+        except BaseException:
+            print(file=sys.stderr)  # noqa: T201  # it may stand on the line already, and nobody has it, to close it
+            raise
 
     @property
     def visible(self) -> bool:
         """Whether there is anything to show it on."""
-        return self._bar is not None
+        return bool(self._bars)
 
     def show(self, finished: int, failed: int) -> None:
         """Show that so many items are finished, and so many of these failed."""
-        if self._bar is None:
+        if not self._bars:
             return
+        (bar,) = self._bars
         if failed != self._failed:
             self._failed = failed
-            self._bar.set_postfix(failed=failed)
+            bar.set_postfix(failed=failed)
         if finished != self._finished:
             more, self._finished = finished - self._finished, finished
-            self._bar.update(more)
+            bar.update(more)
 
     def close(self) -> None:
         """Leave the terminal whole; closing twice does no harm."""
-        bar, self._bar = self._bar, None
-        if bar is not None:
-            bar.close()
+        while self._bars:
+            self._bars.pop().close()

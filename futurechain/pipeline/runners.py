@@ -18,7 +18,8 @@ from futurechain.failure import Failure
 from futurechain.pipeline import places
 
 if TYPE_CHECKING:
-    from futurechain.pipeline.flow import Flow, Item
+    from futurechain.pipeline.flow import Flow
+    from futurechain.pipeline.items import Item
 
 __all__ = ["Runners"]
 
@@ -35,8 +36,8 @@ class Runners:
         self.most: int = places.workers_of(executor)
         self.active: int = 0
         """How many are queued or running."""
-        names = [step.name for step in flow.steps if step.executor is executor]
-        self._turn = _Turn(self, "+".join(names))
+        self.name: str = "+".join(step.name for step in flow.steps if step.executor is executor)
+        self._turn = _Turn(self, self.name)
         self.begun: deque[Item] = deque()
         self.fresh: deque[Item] = deque()
 
@@ -66,12 +67,19 @@ class Runners:
     def work(self) -> None:
         """Run items until there are none, or the turn is over; the body of a task."""
         flow, until = self.flow, perf_counter() + TURN
+        self._count()
         while (item := self._next()) is not None:
             flow.context.copy().run(flow.local[item.step].resume, item)
             del item
             if perf_counter() > until:
+                self._count()
                 self._hire()
                 return
+        self._count()
+
+    def _count(self) -> None:
+        if places.is_watched():
+            places.count_queue(self.flow.number, self.name, len(self.begun) + len(self.fresh))
 
     def _next(self) -> Item | None:
         with self.flow.lock:

@@ -19,16 +19,16 @@ from futurechain.failure import Failure
 from futurechain.flow.coroutines import ensure_future
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Timeout, outcome_of
+from futurechain.pipeline.items import LIVE, Item
 from futurechain.pipeline.statistics import Counters
 from futurechain.pipeline.steps import Step
 from futurechain.pipeline.trips import protected
 
 if TYPE_CHECKING:
-    from futurechain.pipeline.flow import Flow, Item
+    from futurechain.pipeline.flow import Flow
 
 __all__ = ["LocalStation"]
 
-LIVE = "live"
 PLAIN_VALUES = frozenset((bool, bytes, dict, float, int, list, str, tuple, type(None)))
 """Classes of values that nobody waits for."""
 
@@ -99,7 +99,7 @@ class LocalStation:
     def _left(self, task: cf.Future[Any]) -> None:
         """Let the item of a task fail that was never run: its executor was shut down, or has broken."""
         if task.cancelled() or task.exception() is not None:
-            for item in self.flow.running.get(task, ()):
+            for item in self.flow.running.items_of(task):
                 self.refuse(item, outcome_of(task))
         self.flow.leave(task)
 

@@ -58,8 +58,7 @@ class Stream(Generic[B]):
         """How many items were read and not handed out, without those in `_ready`."""
         self._low = 0
         """While the input is read: how many items may be held before one that is ready goes first."""
-        self._make_bar = progress, total
-        self._progress = Progress(None, None)
+        self._progress = Progress(progress, total)
         weakref.finalize(self, places.rescue, flow.close).atexit = False
 
     # -- the iterator -------------------------------------------------------------------------------------------------
@@ -132,7 +131,7 @@ class Stream(Generic[B]):
 
     def _wait(self) -> None:
         """Block until something is ready; a worker that waits does what is queued on its own pool."""
-        if places.is_worker() and (work := self._flow.work_here()) is not None:
+        if places.is_worker() and (work := self._flow.running.a_future()) is not None:
             cf.wait([work])
         waiter = self._flow.waiter()
         while waiter is not None and not waiter.done():
@@ -210,7 +209,7 @@ class Stream(Generic[B]):
         for step in self._flow.steps:
             places.check_open(step.executor)
         self._input, self._state = iterator, "open"
-        self._progress = Progress(*self._make_bar)
+        self._progress.begin()
 
     def _next_job(self) -> int:
         """Return what to do next: read so many items, or `OUT` (there is something to hand out), `WAIT` or `END`."""

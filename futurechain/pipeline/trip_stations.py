@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from futurechain.failure import Failure
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Deadline
+from futurechain.pipeline.items import LIVE, Item
 from futurechain.pipeline.steps import is_stopped
 from futurechain.pipeline.trips import Report, Trip, TripSize, unpacked
 
 if TYPE_CHECKING:
-    from futurechain.pipeline.flow import Flow, Item
+    from futurechain.pipeline.flow import Flow
 
 __all__ = ["TripStation", "trip_through"]
 
-LIVE = "live"
 
 
 class TripStation:
@@ -75,9 +75,11 @@ class TripStation:
         """Send what can be sent."""
         while True:
             with self.flow.lock:
-                items = self._choose()
+                items, left = self._choose(), len(self.queue)
             if not items:
                 return
+            if places.is_watched():
+                places.count_queue(self.flow.number, self.trip.__qualname__, left + len(items), left)
             self._send(items)
 
     def can_send(self) -> bool:
@@ -100,7 +102,7 @@ class TripStation:
             return not self.inside or flow.exhausted or flow.is_waited_for() or 8 * length >= self._wanted()
         # a size that was asked for is kept while another item may still come
         last = flow.exhausted or (flow.is_waited_for() and not self.inside)
-        return last and not flow.is_any_before(self.span[0])
+        return last and not flow.shelf.is_any_before(self.span[0])
 
     def _choose(self) -> list[Item]:
         """Take out the items of the next trip; none, if there should be none. Under the lock."""

@@ -15,16 +15,16 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from futurechain.core.handlers import Handler, label
-from futurechain.core.observers import Observer, watch
+from futurechain.core.observers import Elsewhere, Observer, watch
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
 from futurechain.viewing import trace_export as timeline
-from futurechain.viewing.trace_export import Span
+from futurechain.viewing.recording import Count, Mark, Span
 
 __all__ = ["duration", "trace"]
 
 
-FN, PLACE, PARENTS, ATTACHED, QUEUED, STARTED, SETTLED, TRACK, PROCESS, KIND, RETURNED = range(11)
+FN, PLACE, PARENTS, ATTACHED, QUEUED, STARTED, SETTLED, TRACK, ELSEWHERE, KIND, RETURNED = range(11)
 """The fields of a record, which is a list because that costs a third of an object."""
 
 Record: TypeAlias = list[Any]
@@ -33,16 +33,18 @@ Record: TypeAlias = list[Any]
 class _Recorder(Observer):
     """Keeps one record for each stage, for all traces that are on."""
 
-    __slots__ = ("records", "traces")
+    __slots__ = ("counts", "marks", "records", "traces")
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.marks: list[tuple[float, str, int, str]] = []
+        self.counts: list[tuple[float, str, int]] = []
         self.traces: list[trace] = []
 
     def attached(self, stage: Any, parents: tuple[Any, ...]) -> None:
         before = [parent._record for parent in parents]
         begun: Record = [stage._handler, stage._scheduler, before, perf_counter()]
-        record = stage._record = [*begun, None, None, None, "", 0, None, None]
+        record = stage._record = [*begun, None, None, None, "", None, None, None]
         self.records.append(record)
 
     def adopted(self, stage: Any, inner: Any) -> None:
@@ -60,15 +62,21 @@ class _Recorder(Observer):
             record[TRACK] = run.track or _name_track(run)
             record[STARTED] = perf_counter()
 
-    def ran(self, stage: Any, process: int, began: float) -> None:
+    def ran(self, stage: Any, run: Elsewhere) -> None:
         if stage._record is not None:
-            stage._record[PROCESS], stage._record[STARTED] = process, began
+            stage._record[ELSEWHERE], stage._record[STARTED], stage._record[RETURNED] = run, run.began, run.ended
 
     def settled(self, stage: Any, outcome: Any) -> None:
         record = stage._record
         if record is not None:
             record[SETTLED] = perf_counter()
             record[KIND] = type(outcome) if type(outcome) is not Failure else _text(outcome)
+
+    def marked(self, place: str, process: int, what: str) -> None:
+        self.marks.append((perf_counter(), place, process, what))
+
+    def counted(self, queue: str, length: int) -> None:
+        self.counts.append((perf_counter(), queue, length))
 
 
 _recorder = _Recorder()
@@ -94,17 +102,21 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
 
     def __init__(self) -> None:
         self._began = 0.0
+        self._ended = float("inf")
         self._first = 0
         self._records: list[Record] = []
+        self._marks: list[tuple[float, str, int, str]] = []
+        self._counts: list[tuple[float, str, int]] = []
 
     def __enter__(self) -> Self:
         with _entering:
             if not _recorder.traces:
-                _recorder.records = []
+                _recorder.records, _recorder.marks, _recorder.counts = [], [], []
                 watch.add(_recorder)
             _recorder.traces.append(self)
             self._records, self._first = _recorder.records, len(_recorder.records)
-        self._began = perf_counter()
+            self._marks, self._counts = _recorder.marks, _recorder.counts
+        self._began, self._ended = perf_counter(), float("inf")
         return self
 
     def __exit__(
@@ -114,8 +126,10 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
             _recorder.traces.remove(self)
             if not _recorder.traces:
                 watch.remove(_recorder)
+        self._ended = perf_counter()
         self._records = self._records[self._first :]
         self._first = 0
+        self._marks, self._counts = self._marks[:], self._counts[:]
         for record in self._records:
             record[FN] = _Name(record[FN])  # the function itself may go
 
@@ -132,6 +146,22 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
         records = self._records[self._first :]
         numbers = {id(record): number for number, record in enumerate(records)}
         return [self._span(record, numbers) for record in records]
+
+    def marks(self) -> Sequence[Mark]:
+        """Return what has happened to worker processes so far: which were started, ended, replaced."""
+        return [
+            Mark(time - self._began, place, _track_of(place, process), process, text)
+            for time, place, process, text in tuple(self._marks)
+            if self._began <= time <= self._ended
+        ]
+
+    def counts(self) -> Sequence[Count]:
+        """Return how many items have waited in the queues of streams, at the moments when that changed for a trip."""
+        return [
+            Count(time - self._began, queue, length)
+            for time, queue, length in tuple(self._counts)
+            if self._began <= time <= self._ended
+        ]
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the recording to a file, whose suffix says what for.
@@ -152,14 +182,15 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
         """
         if not self._began:
             raise RuntimeError("this trace was never on: record with `with trace() as t:`, and save that")
-        timeline.save(self.spans(), path, "futurechain trace")
+        timeline.save(self.spans(), path, "futurechain trace", self.marks(), self.counts())
 
     # -- what comes of it ---------------------------------------------------------------------------------------------
 
     def _span(self, record: Record, numbers: dict[int, int]) -> Span:
         executor, started, track, state = record[PLACE].name, record[STARTED], record[TRACK], _state(record)
-        if record[PROCESS]:
-            track = f"{executor}, process {record[PROCESS]}"
+        elsewhere: Elsewhere | None = record[ELSEWHERE]
+        if elsewhere is not None:
+            track = _track_of(executor, elsewhere.process)
         elif started is None and record[QUEUED] is not None and state in {"returned", "failed"}:
             started, track = record[QUEUED], executor  # somebody else's executor does not say when it began
         queued = record[QUEUED]
@@ -170,7 +201,7 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
             name=_Name(record[FN]).text,
             executor=executor,
             track=track,
-            process=record[PROCESS] or os.getpid(),
+            process=os.getpid() if elsewhere is None else elsewhere.process,
             attached=record[ATTACHED] - self._began,
             queued=self._since(queued),
             started=self._since(started),
@@ -179,10 +210,22 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
             detail=_detail(record[KIND]),
             parents=tuple(dict.fromkeys(numbers[id(parent)] for parent in record[PARENTS] if id(parent) in numbers)),
             returned=self._since(record[RETURNED]),
+            packing=None if elsewhere is None else self._packing(elsewhere),
+            sent=None if elsewhere is None else self._since(elsewhere.sent),
         )
+
+    def _packing(self, elsewhere: Elsewhere) -> tuple[float, float] | None:
+        if elsewhere.packing is None:
+            return None
+        begin, end = elsewhere.packing
+        return begin - self._began, end - self._began
 
     def _since(self, moment: float | None) -> float | None:
         return None if moment is None else moment - self._began
+
+
+def _track_of(place: str, process: int) -> str:
+    return f"{place}, process {process}"
 
 
 _entering = threading.Lock()

@@ -3,10 +3,11 @@
 Each module has one idea, and imports only from those above it:
 
 * `wire`: frames over a pipe, which never block the side that must not wait
-* `shared_memory`: large buffers in memory without a name, used again and again
+* `shared_memory`: large buffers in memory without a name, used again and again; `leases`: their receiver; `progress`
 * `messages`: calls and outcomes, packed and unpacked
 * `worker`: what runs in the child process; `process`: that child, seen from here
-* `trips`: what is queued, in which order; `machine`: the thread that owns all of it
+* `trips`: what is queued, in which order; `roster` and `staff`: who is there, who may be
+* `watcher`: the thread that owns all of it; `turnover`: what it does when workers come and go; `machine`: its outside
 * `pool`: the executor
 
 Up to `machine` nothing knows futures: it runs *jobs* (`trips.Job`). `pool` turns futures into jobs.

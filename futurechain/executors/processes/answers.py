@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+from futurechain.executors.processes.leases import Receiver
 from futurechain.executors.processes.light import NotLight, load_light
 from futurechain.executors.processes.messages import (
     Opened,
@@ -12,12 +15,11 @@ from futurechain.executors.processes.messages import (
     open_parcel,
     with_remote_traceback,
 )
-from futurechain.executors.processes.shared_memory import Receiver
-from futurechain.executors.processes.trips import Job, Report
+from futurechain.executors.processes.trips import Item, Job, Report
 from futurechain.executors.processes.wire import Frame
 from futurechain.executors.travel import cannot_come_back, cannot_travel
 
-__all__ = ["Answer", "deliver", "deliver_light", "open_answers", "unsendable"]
+__all__ = ["Answer", "deliver", "deliver_all", "deliver_light", "open_answers", "unsendable"]
 
 
 _STATUS = {int(status): status for status in Status}
@@ -47,6 +49,23 @@ def open_answers(frame: Frame, receiver: Receiver) -> list[Answer]:
         opened, payload = open_parcel(layout, payload, receiver)
         answers.append(Answer(_STATUS[status], Times(*times), opened, texts))
     return answers
+
+
+def deliver_all(
+    answered: Sequence[tuple[Item, Answer, Report]], place: str, elsewhere: Callable[[Callable[[], object]], object]
+) -> None:
+    """Give each job its result or error; what may run anybody's code for that is done elsewhere."""
+    heavy = []
+    for item, answer, report in answered:
+        if not deliver_light(item.job, answer, report, place):
+            heavy.append(partial(deliver, item.job, answer, report, place))
+    if heavy:
+        elsewhere(heavy[0] if len(heavy) == 1 else partial(_do_all, heavy))
+
+
+def _do_all(acts: Sequence[Callable[[], object]]) -> None:
+    for act in acts:
+        act()
 
 
 def deliver(job: Job, answer: Answer, report: Report, place: str) -> None:

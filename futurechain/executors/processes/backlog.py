@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -38,6 +38,7 @@ class Backlog:
         self._tell = tell
         self._ahead = limit + AHEAD
         self._queue = Queue()
+        self.lanes: tuple[Sized, Sized] = self._queue.lanes
         self._raw: set[Trip] = set()
         """Those that are not packed."""
         self._packers = Packers(self._pack_elsewhere, elsewhere, MOST_PACKERS)

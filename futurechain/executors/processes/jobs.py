@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from futurechain.core.handlers import label
-from futurechain.core.observers import watch
+from futurechain.core.observers import Elsewhere, watch
 from futurechain.core.scheduler import Call
 from futurechain.core.thread_state import current
 from futurechain.executors.out_of_process import OutOfProcess
@@ -61,7 +61,8 @@ class StageJob:
 
     def _settle(self, outcome: Any, report: Report | None) -> None:
         if watch.on and report is not None:
-            watch.ran(self._stage, report.worker, report.times.began)
+            times = report.times
+            watch.ran(self._stage, Elsewhere(report.worker, times.began, times.ended, report.packing, report.sent))
         self._call = None
         self._scheduler.deliver(self._stage, outcome)
 
@@ -147,7 +148,7 @@ NOTHING_STARTS_AT_EXIT: bool = sys.version_info[:2] == (3, 12)
 """Whether what a stage needs must be there before its turn comes: the interpreter may have begun to end by then."""
 _FUNCTIONS = frozenset({types.FunctionType, types.BuiltinFunctionType, type})
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
-SHORT = 1 << 16
+SHORT = 1 << 17
 
 
 def _may_pack_here(call: Call) -> bool:

@@ -27,7 +27,8 @@ from futurechain.executors.processes.packing import pack_items
 from futurechain.executors.processes.process import WorkerProcess
 from futurechain.executors.processes.staff import Staff
 from futurechain.executors.processes.trips import Item, Job, Trip
-from futurechain.executors.processes.watcher import Inbox, Options, Watcher
+from futurechain.executors.processes.turnover import Options
+from futurechain.executors.processes.watcher import Inbox, Watcher
 from futurechain.executors.processes.wire import Bell
 from futurechain.executors.processes.worker import Start
 
@@ -35,7 +36,6 @@ __all__ = ["Machine"]
 
 MOST_PACKED_AT_ONCE = 4 << 20
 """As long as what is queued takes fewer bytes than that, whoever submits packs; the rest waits for its turn."""
-MOST_UNREAD = 1000
 LARGE = 1 << 14
 """What takes more bytes than that is made known at once, so that what is queued is measured rightly."""
 
@@ -64,6 +64,8 @@ class Machine:
         self._begun: list[threading.Thread] = []
         self._starting = threading.RLock()
         """Held while the thread is started, by nobody else."""
+        self._recent = 0
+        """How many bytes the last trips took; whoever submits writes it, and it need not be exact."""
         self._closed = False
         self._ended = False
         self._process = os.getpid()
@@ -101,11 +103,12 @@ class Machine:
         self._start_what_is_needed()
         trip = Trip(jobs, cut)
         items = [*trip.items]
-        if pack and self._watcher.backlog.size < MOST_PACKED_AT_ONCE and len(self._inbox) < MOST_UNREAD:
+        if pack and self._watcher.backlog.size + self._unread() < MOST_PACKED_AT_ONCE:
             failed = pack_items(trip.items, self._packer, self.name)
             if failed:
                 trip.items = [item for item in trip.items if item not in failed]
             trip.measure()
+            self._recent = max(trip.size, self._recent // 2)
         if trip.items and not self._handed_over(trip):
             self._queue(trip)
         return items
@@ -132,6 +135,10 @@ class Machine:
                 self.staff.prepare_early()
                 self._begin()
 
+    def _unread(self) -> int:
+        """Return about how many bytes wait to be read by the watching thread: as if all were like the last ones."""
+        return len(self._inbox) * self._recent
+
     def _queue(self, trip: Trip) -> None:
         """Send `trip` to the watching thread; wake that only if there is something to be done about it now.
 
@@ -146,26 +153,36 @@ class Machine:
             self._bell.ring()
 
     def _handed_over(self, trip: Trip) -> bool:
-        """Give `trip` to an idle worker, if nothing else waits for one: that saves a way over the watching thread."""
+        """Give `trip` to an idle worker, if nothing else waits for one: that saves a way over the watching thread.
+
+        A short message is sent when the worker has been given back: the answer may be there before this thread goes on,
+        and the watching thread could do nothing but look for it again and again.
+        """
         watcher = self._watcher
         idle, returned = self._lists
-        if self._inbox or watcher.backlog or not idle or not trip.is_packed():
+        if not idle or self._inbox or watcher.backlog or not trip.is_packed():
             return False
         taken: list[WorkerProcess] = []
-        complete = None
+        complete, early = None, False
         try:
             # In one step of the interpreter: an interrupt must not come between taking it and knowing that.
             taken.extend(islice(iter(idle.pop, None), 1))
             worker = taken[0]
             if trip.claim(self._packer):
                 trip.worker, worker.trip, trip.sent = worker, trip, perf_counter()
-                complete = worker.send_trip(trip, self._packer)
+                message = worker.message_of(trip, self._packer)
+                if len(message) == 1:  # nothing of the worker is touched after the system call that sends it
+                    returned.append((worker, True))
+                    early = True
+                complete = worker.write(message)
         except IndexError:  # somebody else was faster
             return False
         except OSError:  # it has ended, and the trip will be given to another one
             pass
         finally:
-            if taken:
+            if early and not complete:
+                self._tell(watcher.take_back_from, (taken[0], trip, complete))
+            elif taken and not early:
                 returned.append((taken[0], complete))
                 if not complete:
                     self._bell.ring()
@@ -243,7 +260,7 @@ class Machine:
             self._watcher.run()
         except BaseException as error:  # a fault of ours must not leave anybody waiting
             logger.critical("the watching thread of %s has failed", self.name, exc_info=True)
-            self._watcher.give_up(repr(error))
+            self._watcher.turnover.give_up(repr(error))
         finally:
             self._closed = self._ended = True
             self.staff.close()

@@ -17,7 +17,8 @@ from concurrent.futures.process import _RemoteTraceback as RemoteTraceback
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeAlias
 
-from futurechain.executors.processes.shared_memory import Block, Handle, Receiver, Sender, is_available
+from futurechain.executors.processes.leases import Receiver
+from futurechain.executors.processes.shared_memory import Block, Handle, Sender, is_available
 from futurechain.executors.processes.wire import Piece
 
 __all__ = [

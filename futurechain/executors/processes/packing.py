@@ -29,7 +29,7 @@ def pack_items(items: list[Item], packer: Packer, place: str) -> list[Item]:
         except BaseException as error:
             failed.append(item)
             item.job.fail(unsendable(item.job, error, place), None)
-        item.packed = perf_counter() - began
+        item.packing = began, perf_counter()
     return failed
 
 

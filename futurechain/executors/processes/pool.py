@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures.process as standard
 import multiprocessing
 import os
+import select
 import signal
 import weakref
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from futurechain.executors.mapping import Mapping
 from futurechain.executors.pool import new_name
 from futurechain.executors.processes.jobs import ProcessScheduler
 from futurechain.executors.processes.machine import Machine
-from futurechain.executors.processes.watcher import Options
+from futurechain.executors.processes.turnover import Options
 from futurechain.executors.processes.worker import Start
 from futurechain.future import Future
 
@@ -56,6 +57,14 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
     function does); ``on=INLINE`` runs a stage here instead. Twisted-family callbacks run in this process, on a callback
     thread. Leaving the ``with`` block waits for whole chains. Workers end with this process, however that ends.
 
+    Systems: Linux is tested. Where there is no ``memfd`` (macOS), data travels through the pipe, and where there is no
+    pidfd, a worker's end is seen by its sentinel, later if it has forked.
+
+    Raises:
+        NotImplementedError: on a system without POSIX pipes, such as Windows.
+        TypeError: if an argument is of a wrong type.
+        ValueError: if a number is too small, or `max_tasks_per_child` is given with the start method fork.
+
     Example:
         >>> with ProcessPoolExecutor(2) as pool:
         ...     pool.submit(int, "42").then(hex).result()
@@ -77,6 +86,7 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         share: int | None = MEGABYTE,
         cancel_on_error: bool = False,
     ) -> None:
+        _check_system()
         limit = _checked_workers(max_workers)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
@@ -186,6 +196,14 @@ class _NoQueue:
 
     def close(self) -> None:
         """Do nothing: there is none."""
+
+
+def _check_system() -> None:
+    if not (hasattr(select, "poll") and hasattr(os, "readv")):
+        raise NotImplementedError(
+            "ProcessPoolExecutor needs POSIX pipes, which this system has not: "
+            "use wrap_executor(concurrent.futures.ProcessPoolExecutor())"
+        )
 
 
 def _checked_workers(max_workers: int | None) -> int:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import enum
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
+from futurechain.executors.processes.leases import Receiver
 from futurechain.executors.processes.messages import Kind, Packer
-from futurechain.executors.processes.shared_memory import Progress, Receiver
+from futurechain.executors.processes.progress import Progress
 from futurechain.executors.processes.wire import Piece, Reader, Writer, frame
 from futurechain.executors.processes.worker import Start, main
 
@@ -77,8 +80,9 @@ class WorkerProcess:
             ours.close()
             os.set_blocking(self.fd, False)
             self.reader, self.writer = Reader(self.fd), Writer(self.fd)
-            self.process = context.Process(target=main, args=(theirs, start))
-            self.process.start()
+            with _interrupts_held(context) as unblock:
+                self.process = context.Process(target=main, args=(theirs, start, unblock))
+                self.process.start()
             self.pid = self.process.pid
             self.death = _death_of(self.process)
         except BaseException:
@@ -99,8 +103,16 @@ class WorkerProcess:
         Raises:
             OSError: if it has ended.
         """
+        return self.write(frame(kind, header, payload))
+
+    def write(self, pieces: list[Piece]) -> bool:
+        """Send it the pieces of a message, as far as they fit; True if all of them did.
+
+        Raises:
+            OSError: if it has ended.
+        """
         try:
-            return self.writer.send(frame(kind, header, payload))
+            return self.writer.send(pieces)
         except OSError:
             self.gone = True
             raise
@@ -112,6 +124,14 @@ class WorkerProcess:
             OSError: if it has ended.
             MemoryError: if it cannot open shared memory, and there is not enough of the other kind.
         """
+        return self.write(self.message_of(trip, packer))
+
+    def message_of(self, trip: Trip, packer: Packer) -> list[Piece]:
+        """Return the pieces of the message that sends it `trip`.
+
+        Raises:
+            MemoryError: as above.
+        """
         parcels = [item.parcel for item in trip.items if item.parcel is not None]
         for parcel in parcels:
             for block in parcel.blocks:
@@ -119,7 +139,7 @@ class WorkerProcess:
         if self.inline:
             parcels = [parcel.inlined() for parcel in parcels]
         header = trip.cut, None if self.inline else packer.address, [parcel.layout for parcel in parcels]
-        return self.send(Kind.TRIP, header, [piece for parcel in parcels for piece in parcel.pieces])
+        return frame(Kind.TRIP, header, [piece for parcel in parcels for piece in parcel.pieces])
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it lives."""
@@ -161,6 +181,22 @@ class WorkerProcess:
         if code is None:
             return "somebody else has reaped it"
         return f"exit code {code}" if code >= 0 else _signal_name(-code)
+
+
+@contextmanager
+def _interrupts_held(context: Any) -> Iterator[bool]:
+    """Let a process that is started here meet Ctrl-C when it is ready to; whether it has to let that through then."""
+    method = context.get_start_method()
+    if not hasattr(signal, "pthread_sigmask") or method == "forkserver":  # which has its own mind about signals
+        yield False
+        return
+    if method == "spawn":
+        resource_tracker.ensure_running()  # which would let the signal through, when it is started later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield signal.SIGINT not in before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _death_of(process: Any) -> int:

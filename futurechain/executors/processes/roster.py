@@ -127,6 +127,8 @@ class Roster:
 
     def take(self) -> WorkerProcess | None:
         """Return one that is idle, for the watching thread itself."""
+        if not self.idle:
+            return None
         try:
             worker = self.idle.pop()
         except IndexError:

@@ -2,10 +2,10 @@
 
 Theory of operation
 -------------------
-A `Sender` writes into *blocks*: anonymous files in memory (``memfd``), which a `Receiver` in another process opens as
-``/proc/<pid>/fd/<fd>`` and maps. What makes heavy data slow is not copying but fresh pages, so blocks come in sizes of
-powers of two, and one that is free again takes the next buffer; its receiver has it mapped already. Nothing has
-a name: when the processes that hold a block have ended, however they end, it is gone.
+A `Sender` writes into *blocks*: anonymous files in memory (``memfd``), which a `leases.Receiver` in another process
+opens as ``/proc/<pid>/fd/<fd>`` and maps. What makes heavy data slow is not copying but fresh pages, so blocks come in
+sizes of powers of two, and one that is free again takes the next buffer; its receiver has it mapped already. Nothing
+has a name: when the processes that hold a block have ended, however they end, it is gone.
 
 Who may touch a block is written in the sender's *ledger*, a page that both have mapped, one byte for each block:
 
@@ -30,17 +30,17 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
-import sys
 import weakref
 from collections.abc import Iterable, Sequence
-from functools import cache
 from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeAlias
 
-__all__ = ["IDLE_SECONDS", "Block", "Handle", "Progress", "Receiver", "Sender", "Unopened", "is_available"]
+__all__ = [
+    "FREE", "HELD", "IDLE_SECONDS", "LEFT", "SLOTS", "Block", "Handle", "Sender", "Unopened", "descriptors_to_spare",
+    "is_available",
+]  # fmt: skip
 
 FREE, SENT, HELD, LEFT = range(4)
 SLOTS = 4096
@@ -69,9 +69,6 @@ def descriptors_to_spare() -> int:
 
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return (1 << 16 if soft == resource.RLIM_INFINITY else soft) // 4
-
-
-# -- sending ----------------------------------------------------------------------------------------------------------
 
 
 class Block:
@@ -264,189 +261,14 @@ class Sender:
             self.close()
 
 
-# -- receiving --------------------------------------------------------------------------------------------------------
-
-
-class Lease:
-    """The right to read and write a block until the last view of it has died."""
-
-    __slots__ = ("__weakref__", "ledger", "releases_to", "slot")
-
-    def __init__(self, ledger: mmap.mmap, slot: int) -> None:
-        self.ledger: mmap.mmap | None = ledger
-        self.slot: int = slot
-        self.releases_to: int = FREE
-
-    def end(self) -> None:
-        """Tell the sender. Runs as a finalizer, in any thread, between any two steps: so it takes no lock."""
-        _leases.pop(id(self), None)
-        if self.ledger is not None:
-            self.ledger[self.slot] = self.releases_to
-            self.ledger = None
-
-
-class Receiver:
-    """Opens the blocks of one sender; for one thread at a time."""
-
-    def __init__(self) -> None:
-        self._pid = 0
-        self._ledger: mmap.mmap | None = None
-        self._maps: dict[int, tuple[mmap.mmap, float]] = {}
-        """By serial number: blocks that will be used again, and when they were last."""
-
-    def connect(self, address: tuple[int, int]) -> None:
-        """Say where the sender's ledger is.
-
-        Raises:
-            Unopened: if it cannot be opened.
-        """
-        self._pid = address[0]
-        try:
-            self._ledger = self._map(address[1], SLOTS)
-        except (OSError, ValueError, MemoryError) as error:
-            raise Unopened from error
-
-    def open(self, handle: Handle) -> memoryview | bytearray:
-        """Return the buffer in a block: writable, and the block's own memory as long as descriptors last.
-
-        Raises:
-            Unopened: if it cannot be opened.
-        """
-        if self._ledger is None:
-            raise Unopened
-        try:
-            return self._copied(handle) if _is_short_of_descriptors() else self._leased(handle)
-        except (OSError, ValueError, MemoryError) as error:
-            raise Unopened from error
-
-    def _leased(self, handle: Handle) -> memoryview:
-        import ctypes
-
-        fd, serial, slot, size, capacity, kept = handle
-        assert self._ledger is not None
-        entry = self._maps.get(serial)
-        mapped = self._map(fd, capacity) if entry is None else entry[0]
-        if kept:
-            self._maps[serial] = mapped, monotonic()
-        lease = Lease(self._ledger, slot)
-        buffer = (ctypes.c_char * size).from_buffer(mapped)
-        self._ledger[slot] = HELD
-        _leases[id(lease)] = lease
-        weakref.finalize(buffer, lease.end).atexit = False
-        return memoryview(buffer).cast("B")
-
-    def _copied(self, handle: Handle) -> bytearray:
-        fd, _, slot, size, _, _ = handle
-        assert self._ledger is not None
-        source = os.open(f"/proc/{self._pid}/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            data = bytearray(size)
-            view, done = memoryview(data), 0
-            while done < size:
-                done += os.preadv(source, [view[done:]], done)
-        finally:
-            os.close(source)
-        self._ledger[slot] = FREE
-        return data
-
-    def _map(self, fd: int, length: int) -> mmap.mmap:
-        source = os.open(f"/proc/{self._pid}/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            if sys.version_info >= (3, 13):
-                return mmap.mmap(source, length, trackfd=False)
-            mapped = mmap.mmap(source, length)  # keeps a descriptor of its own
-            _mapped.add(mapped)
-            return mapped
-        finally:
-            os.close(source)
-
-    def give_back(self, idle: float = IDLE_SECONDS) -> bool:
-        """Unmap what was not used for `idle` seconds; tell whether anything is left (views keep their own block)."""
-        before = monotonic() - idle
-        for serial, (_, used) in tuple(self._maps.items()):
-            if used <= before:
-                del self._maps[serial]
-        return bool(self._maps)
-
-
-def _is_short_of_descriptors() -> bool:
-    return len(_mapped) >= _descriptors_at_start()
-
-
-_descriptors_at_start = cache(descriptors_to_spare)
-_mapped: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
-"""The mappings that hold a descriptor each."""
-
-# -- counting ---------------------------------------------------------------------------------------------------------
-
-
-class Progress:
-    """A number that a worker writes and its parent reads, at any moment, also when the worker has been killed."""
-
-    def __init__(self, source: int) -> None:
-        self._page = mmap.mmap(source, mmap.PAGESIZE)
-        self._count = 0
-
-    def step(self) -> None:
-        """Count one more. A killed writer leaves the old number or the new one: it is one aligned word."""
-        self._count += 1
-        _NUMBER.pack_into(self._page, 0, self._count)
-
-    def read(self) -> int:
-        """Return the number."""
-        (number,) = _NUMBER.unpack_from(self._page)
-        return int(number)
-
-    @staticmethod
-    def make() -> tuple[Progress, tuple[int, int]] | None:
-        """Return a new one, and where it is found; None where there is no such memory."""
-        if not is_available():
-            return None
-        try:
-            fd = os.memfd_create("futurechain-progress", os.MFD_CLOEXEC)
-            os.ftruncate(fd, mmap.PAGESIZE)
-            return Progress(fd), (os.getpid(), fd)
-        except (OSError, ValueError):
-            return None
-
-    @staticmethod
-    def open(address: tuple[int, int]) -> Progress | None:
-        """Return that of another process; None if it cannot be opened here."""
-        try:
-            source = os.open(f"/proc/{address[0]}/fd/{address[1]}", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            return Progress(source)
-        except (OSError, ValueError):
-            return None
-        finally:
-            os.close(source)
-
-
-_NUMBER = struct.Struct("@Q")
-
-
-# -- forking ----------------------------------------------------------------------------------------------------------
-
-_leases: dict[int, Lease] = {}
 _senders: weakref.WeakSet[Sender] = weakref.WeakSet()
 
 
-def _before_fork() -> None:
-    """Let no block be used again that the child is about to see."""
-    for lease in tuple(_leases.values()):
-        lease.releases_to = LEFT
-
-
 def _after_fork_in_child() -> None:
-    """Keep the hands off what is the parent's: its leases, its blocks."""
-    for lease in tuple(_leases.values()):
-        lease.ledger = None
-    _leases.clear()
+    """Keep the hands off the parent's blocks."""
     for sender in tuple(_senders):
         sender.close()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_after_fork_in_child)

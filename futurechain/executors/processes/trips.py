@@ -7,7 +7,7 @@ the time of the trip is up comes back, and so does what a worker that died had b
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from futurechain.executors.processes.messages import Packer, Parcel, Times
@@ -23,8 +23,8 @@ class Report(NamedTuple):
     worker: int
     """The process that made it."""
     times: Times
-    packed: float
-    """How many seconds it took to pack it here."""
+    packing: tuple[float, float] | None
+    """From when to when it was packed here."""
     sent: float
     """When it was sent, by ``time.perf_counter``."""
 
@@ -52,20 +52,20 @@ class Job(Protocol):
         """Take the result."""
 
     def fail(self, error: BaseException, report: Report | None) -> None:
-        """Take an error: of the function, if there is a report, else of the way there or back."""
+        """Take an error: of a call that had begun, if there is a report, else of the way there or back."""
 
 
 class Item:
     """One job of a trip."""
 
-    __slots__ = ("job", "packed", "parcel", "trip")
+    __slots__ = ("job", "packing", "parcel", "trip")
 
     def __init__(self, job: Job, trip: Trip) -> None:
         self.job: Job = job
         self.trip: Trip = trip
         self.parcel: Parcel | None = None
-        self.packed: float = 0.0
-        """How many seconds it took to pack it."""
+        self.packing: tuple[float, float] | None = None
+        """From when to when it was packed."""
 
     def unpack(self, packer: Packer) -> None:
         """Forget what is packed, and give up the memory that it lies in."""
@@ -102,6 +102,11 @@ class Trip:
             if item.parcel is None:
                 return False
         return True
+
+    def fail(self, error: BaseException) -> None:
+        """Fail all that is in it."""
+        for item in self.items:
+            item.job.fail(error, None)
 
     def split_off(self, items: list[Item]) -> Trip:
         """Return a trip of these items alone."""
@@ -160,6 +165,8 @@ class Queue:
     def __init__(self) -> None:
         self._begun: OrderedDict[Trip, None] = OrderedDict()
         self._fresh: OrderedDict[Trip, None] = OrderedDict()
+        self.lanes: tuple[Sized, Sized] = self._begun, self._fresh
+        """For who asks often whether there is anything."""
         self.size: int = 0
         """How much memory the packed ones take."""
 

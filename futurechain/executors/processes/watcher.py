@@ -5,8 +5,7 @@ no code of users: what may run any (packing, unpacking a result that is no plain
 *elsewhere*.
 
 An idle worker takes the first trip that is packed, and has nothing behind it: a second one would wait for the first
-while others idle. A worker that ends is known by its own descriptor, and so is the trip that it had: then the pool
-breaks, or, where it *heals*, the call that it was making fails alone and the rest of its trip is queued again.
+while others idle. What becomes of those that end is said in `turnover`.
 """
 
 from __future__ import annotations
@@ -15,42 +14,28 @@ import select
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
-from time import monotonic, perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from time import perf_counter
+from typing import Any, TypeAlias
 
-from futurechain.errors.processes import WorkerDiedError
-from futurechain.executors.processes.answers import Answer, deliver, deliver_light, open_answers
+from futurechain.executors.processes.answers import Answer, deliver_all, open_answers
 from futurechain.executors.processes.backlog import Backlog
 from futurechain.executors.processes.messages import Kind, Packer
 from futurechain.executors.processes.process import Phase, WorkerProcess
+from futurechain.executors.processes.progress import Progress
 from futurechain.executors.processes.roster import Roster
-from futurechain.executors.processes.shared_memory import IDLE_SECONDS, Progress, Unopened
+from futurechain.executors.processes.shared_memory import Unopened
 from futurechain.executors.processes.staff import Staff
+from futurechain.executors.processes.sweeping import Sweeper
 from futurechain.executors.processes.trips import Item, Report, Trip
+from futurechain.executors.processes.turnover import Options, Turnover
 from futurechain.executors.processes.wire import Bell, Frame
 
-__all__ = ["Inbox", "Options", "Watcher"]
-
-MOST_FAILED_STARTS = 3
-"""How many workers in a row may fail to start, in their own words or the system's."""
-MOST_KILLED_STARTS = 20
-"""How many in a row may be killed while they start: that may be chance, where workers are killed."""
+__all__ = ["Inbox", "Watcher"]
 
 Inbox: TypeAlias = "deque[tuple[Callable[[Any], object], Any]]"
 """What the watching thread is to do: functions, each with its argument."""
-
-
-class Options(NamedTuple):
-    """What a pool does when."""
-
-    name: str
-    max_tasks: int | None
-    heal: bool
-    elsewhere: Callable[[Callable[[], object]], object]
 
 
 class Watcher:
@@ -64,21 +49,23 @@ class Watcher:
         self._bell = bell
         self.roster: Roster = Roster(bell, self._take_back)
         self.backlog: Backlog = Backlog(packer, options.name, options.elsewhere, self.tell, staff.limit)
-        self.reason: str | None = None
-        """Why the pool is broken, if it is."""
+        self.turnover: Turnover = Turnover(options, staff, packer, self.roster, self.backlog, self.tell)
         self._closing = False
         self._any_ready = False
         """Whether any worker was ever ready. Before, those that start get their first trip already."""
-        self._hiring = 0
-        self._failed_starts = 0
-        self._sweep_at: float | None = None
+        self._sweeper = Sweeper()
+
+    @property
+    def reason(self) -> str | None:
+        """Why the pool is broken, if it is."""
+        return self.turnover.reason
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Watch until the pool was closed, everything is done and all workers have ended."""
         while not self._is_over():
-            for worker, has_ended, event in self.roster.wait(0 if self._inbox else self._sweep_at, self._read_inbox):
+            for worker, has_ended, event in self.roster.wait(0 if self._inbox else self._sweeper.due, self._read_inbox):
                 if has_ended:
                     self._ended(worker)
                 else:
@@ -87,9 +74,9 @@ class Watcher:
             self._take_back()
             self._feed()
             self.roster.kill_overdue()
-            self._give_memory_back()
+            self._sweeper.sweep(self._memory)
             if self._closing and not self.backlog and self.reason is None:
-                self._dismiss()
+                self.turnover.dismiss()
 
     def tell(self, act: Callable[[Any], object], argument: Any) -> None:
         """Have ``act(argument)`` called in the watching thread; from any thread."""
@@ -104,33 +91,29 @@ class Watcher:
             act(argument)
 
     def _is_over(self) -> bool:
-        if self.roster.workers or self._hiring or self._inbox:
+        if self.roster.workers or self.turnover.hiring or self._inbox:
             return False
         return self.reason is not None or (self._closing and not self.backlog)
 
-    def _give_memory_back(self) -> None:
-        now = monotonic()
-        if self._sweep_at is not None and self._sweep_at <= now:
-            left = [worker.receiver.give_back() for worker in self.roster.workers]
-            if self._packer.sender is not None:
-                left.append(self._packer.sender.give_back())
-            self._sweep_at = now + IDLE_SECONDS if any(left) else None
-
-    def _uses_memory(self) -> None:
-        if self._sweep_at is None:
-            self._sweep_at = monotonic() + IDLE_SECONDS
+    def _memory(self) -> Iterator[Callable[[], bool]]:
+        """What gives back shared memory, of this process."""
+        for worker in self.roster.workers:
+            yield worker.receiver.give_back
+        if self._packer.sender is not None:
+            yield self._packer.sender.give_back
 
     def let_go(self) -> None:
         """Give back what is needed no more: the thread has ended."""
         self.backlog.let_go()
         del self.roster  # which knows this watcher, and is known by it
+        self.turnover.let_go()
 
     # -- what others ask for, by `tell` -------------------------------------------------------------------------------
 
     def take(self, trip: Trip) -> None:
         """Queue a trip."""
         if self.reason is not None:
-            self._refuse(trip)
+            self.turnover.refuse(trip)
         else:
             self.backlog.push(trip)
 
@@ -160,17 +143,16 @@ class Watcher:
     def terminate(self, number: int) -> None:
         """End all workers by a signal; what they run is lost, and so is the pool."""
         if self.reason is None:
-            self._break(f"the workers of {self._options.name} were ended by {signal.Signals(number).name}", number)
+            ended = f"the workers of {self._options.name} were ended by {signal.Signals(number).name}"
+            self.turnover.end_all(ended, number)
 
     def join(self, worker: WorkerProcess) -> None:
         """Take in a new worker; that may be asked for twice, if the first time was interrupted."""
         if worker.joined:
             return
         worker.joined = True
-        self.roster.join(worker)
-        if self.reason is not None:
-            self.roster.end(worker, signal.SIGTERM)
-        elif not self._any_ready:
+        self.turnover.join(worker)
+        if self.reason is None and not self._any_ready:
             self.roster.lend(worker)
 
     # -- handing out --------------------------------------------------------------------------------------------------
@@ -178,16 +160,17 @@ class Watcher:
     def _feed(self) -> None:
         """Give idle workers what is next; see to it that there are workers, and that the next trips are packed."""
         backlog, roster = self.backlog, self.roster
-        while backlog and (worker := roster.take()) is not None:
+        begun, fresh = backlog.lanes
+        while (begun or fresh) and (worker := roster.take()) is not None:
             trip = backlog.next()
             if trip is None:
                 roster.lend(worker)
                 break
             self._send(worker, trip)
-        if backlog:
+        if begun or fresh:
             backlog.pack_ahead()
             if not roster.idle and self._staff.has_room():
-                self._hire()
+                self.turnover.hire()
 
     def _send(self, worker: WorkerProcess, trip: Trip) -> None:
         """Give `trip` to `worker`, which is free: nobody else has it, and it is in no list."""
@@ -202,7 +185,7 @@ class Watcher:
         except MemoryError as error:
             worker.trip = trip.worker = None
             self.roster.lend(worker)
-            _fail(trip, error)
+            trip.fail(error)
 
     def _sent(self, worker: WorkerProcess, *, complete: bool) -> None:
         if worker.phase is Phase.IDLE:
@@ -210,7 +193,7 @@ class Watcher:
         if not complete:
             self.roster.wants_to_write(worker, wants=True)
         if worker.trip is not None and worker.trip.has_blocks():
-            self._uses_memory()
+            self._sweeper.is_used()
 
     def _unsent(self, worker: WorkerProcess) -> None:
         """It has ended before it had anything."""
@@ -229,10 +212,26 @@ class Watcher:
             if complete is not None:
                 self._sent(worker, complete=complete)
                 continue
-            if worker.trip is not None:
-                self._unsent(worker)
-            if not (worker.gone or (self._any_ready and worker.phase is Phase.STARTING)):
-                self.roster.lend(worker)
+            self._lend_again(worker)
+
+    def take_back_from(self, sent: tuple[WorkerProcess, Trip, bool | None]) -> None:
+        """Hear that not all of a message was sent, or nothing, to a worker that was given back before."""
+        worker, trip, complete = sent
+        if worker.trip is not trip:  # it has ended meanwhile, or has had all of it
+            return
+        if complete is None:
+            self._lend_again(worker)
+        else:
+            self.roster.wants_to_write(worker, wants=True)
+
+    def _lend_again(self, worker: WorkerProcess) -> None:
+        """Let anybody have a worker that was sent nothing, if it lives."""
+        if worker.trip is not None:
+            self._unsent(worker)
+        if worker.phase is Phase.BUSY:
+            worker.phase = Phase.IDLE
+        if not (worker.gone or (self._any_ready and worker.phase is Phase.STARTING)):
+            self.roster.lend(worker)
 
     # -- news from workers --------------------------------------------------------------------------------------------
 
@@ -279,7 +278,7 @@ class Watcher:
             self._is_free(worker)
 
     def _is_ready(self, worker: WorkerProcess) -> None:
-        self._failed_starts = 0
+        self.turnover.is_ready()
         if not self._any_ready:
             self._any_ready = True
             for one in self.roster.workers:  # from now on nothing is given to those that only start
@@ -302,13 +301,11 @@ class Watcher:
         if worker.phase is Phase.BUSY:
             self._is_free(worker)
         self._feed()  # before anything is told: a worker is idle before its task is known to be done
-        heavy = []
-        for item, answer in zip(done, answers, strict=True):
-            report = Report(worker.pid, answer.times, item.packed, trip.sent)
-            if not deliver_light(item.job, answer, report, self._options.name):
-                heavy.append(partial(deliver, item.job, answer, report, self._options.name))
-        if heavy:
-            self._options.elsewhere(heavy[0] if len(heavy) == 1 else partial(_do_all, heavy))
+        answered = [
+            (item, answer, Report(worker.pid, answer.times, item.packing, trip.sent))
+            for item, answer in zip(done, answers, strict=True)
+        ]
+        deliver_all(answered, self._options.name, self._options.elsewhere)
 
     def _open(self, worker: WorkerProcess, trip: Trip, frame: Frame) -> list[Answer] | None:
         """Return what a worker has answered; None if that is still to come."""
@@ -317,7 +314,7 @@ class Watcher:
                 raise MemoryError("no memory for the result of a worker")
             address, _ = frame.header
             if address is not None:
-                self._uses_memory()
+                self._sweeper.is_used()
                 if address != worker.address:
                     worker.receiver.connect(address)
                     worker.address = address
@@ -327,7 +324,7 @@ class Watcher:
                 worker.send(Kind.INLINE)
             return None
         except MemoryError as error:
-            _fail(trip, error)
+            trip.fail(error)
             trip.items.clear()
             worker.tasks = worker.tasks if worker.progress is None else worker.progress.read()
             return []
@@ -340,113 +337,15 @@ class Watcher:
             return
         worker.phase = Phase.IDLE
         self.roster.lend(worker)
-        if not self.backlog:
+        begun, fresh = self.backlog.lanes
+        if not (begun or fresh):
             self._staff.is_idle()
 
-    # -- coming and going ---------------------------------------------------------------------------------------------
-
-    def _hire(self) -> None:
-        """Have workers started for what is queued, as far as none are about to come."""
-        coming = self._hiring + sum(worker.phase is Phase.STARTING for worker in self.roster.workers)
-        for _ in range(min(len(self.backlog), self._staff.limit) - coming):
-            self._hiring += 1
-            self._options.elsewhere(self._hire_elsewhere)
-
-    def _hire_elsewhere(self) -> None:
-        error = None
-        try:
-            self._staff.hire()
-        except BaseException as reason:
-            error = reason
-        self.tell(self._hired, error)
-
-    def _hired(self, error: BaseException | None) -> None:
-        self._hiring -= 1
-        if error is not None:
-            self._could_not_start(repr(error), MOST_FAILED_STARTS)
-
-    def _could_not_start(self, why: str, tries: int) -> None:
-        """Break, or let it be tried again, a few times."""
-        self._failed_starts += 1
-        if self.reason is None and self._failed_starts >= tries:
-            self._break(f"a worker of {self._options.name} could not be started: {why}")
-
-    def _dismiss(self) -> None:
-        """Let those go that have nothing to do: nothing will come."""
-        for worker in tuple(self.roster.workers):
-            idle = worker.phase in (Phase.STARTING, Phase.IDLE)
-            if idle and self.roster.is_ours(worker) and worker.trip is None:
-                worker.dismiss()
+    # -- ends ---------------------------------------------------------------------------------------------------------
 
     def _ended(self, worker: WorkerProcess) -> None:
-        """A worker has ended: hear its last words, let it go, see what is to become of its trip."""
+        """A worker has ended: hear its last words, and let it go."""
         phase, worker.phase = worker.phase, Phase.LEAVING  # whatever it says now, it gets nothing more
         if self.roster.is_heard(worker):
             self._read(worker)
-        trip, how = worker.trip, self._let_go_of(worker)
-        if trip is not None:
-            worker.trip = trip.worker = None
-            trip.forget_blocks(self._packer)
-        if self.reason is not None or phase is Phase.LEAVING:
-            self._refuse(trip)
-        elif phase is Phase.STARTING or phase is Phase.STOPPING:
-            if trip is not None:
-                self.backlog.push_front([trip.split_off(trip.items)])
-            if phase is Phase.STARTING:
-                tries = MOST_KILLED_STARTS if how in {"SIGKILL", "SIGTERM"} else MOST_FAILED_STARTS
-                why = worker.failure or f"it ended abruptly ({how})"
-                self._could_not_start(why, tries if self._options.heal else 1)
-        else:
-            self._lost(worker, trip, how)
-
-    def _let_go_of(self, worker: WorkerProcess) -> str:
-        self.roster.forget(worker)
-        self._staff.leaves(worker)
-        how = worker.bury()
-        if self._packer.sender is not None:
-            self._packer.sender.drop_all_of(worker)
-        return how
-
-    def _lost(self, worker: WorkerProcess, trip: Trip | None, how: str) -> None:
-        """A worker has ended that nobody has ended here: the call that it was making fails, the others go on."""
-        guilty, others = worker.divide(trip)
-        what = f" while it ran {', '.join(item.job.name for item in guilty)}" if guilty else ""
-        text = f"worker process {worker.pid} of {self._options.name} ended abruptly ({how}){what}"
-        if self._options.heal:
-            for item in guilty:
-                item.job.fail(WorkerDiedError(text), None)
-            self.backlog.push_front(others)
-        else:
-            self._break(f"{text}; the process pool is not usable any more")
-            self._refuse(trip)
-
-    # -- breaking -----------------------------------------------------------------------------------------------------
-
-    def _break(self, reason: str, number: int = signal.SIGTERM) -> None:
-        """Fail everything, and end all workers."""
-        self.reason = reason
-        trips = [worker.trip for worker in self.roster.workers]
-        for worker in self.roster.workers:
-            self.roster.end(worker, number)
-        for trip in (*trips, *self.backlog.clear()):
-            self._refuse(trip)
-
-    def give_up(self, reason: str) -> None:
-        """Fail everything, and kill: this thread goes."""
-        self._break(f"the watching thread of {self._options.name} has failed: {reason}", signal.SIGKILL)
-        for worker in tuple(self.roster.workers):
-            self._let_go_of(worker)
-
-    def _refuse(self, trip: Trip | None) -> None:
-        for item in () if trip is None else trip.items:
-            item.job.fail(BrokenProcessPool(self.reason), None)
-
-
-def _do_all(acts: Sequence[Callable[[], object]]) -> None:
-    for act in acts:
-        act()
-
-
-def _fail(trip: Trip, error: BaseException) -> None:
-    for item in trip.items:
-        item.job.fail(error, None)
+        self.turnover.ended(worker, phase)

@@ -20,7 +20,7 @@ Piece: TypeAlias = bytes | bytearray | memoryview
 
 HEAD = struct.Struct("<QBI")  # size of the body, kind, size of the header within the body
 CHUNK = 1 << 16
-JOINED = 1 << 16  # up to here one write of a copy is cheaper than a write of many pieces
+JOINED = 1 << 17  # up to here one write of a copy is cheaper than a write of many pieces
 LARGEST = 1 << 48
 MOST_KINDS = 16
 MOST_PIECES = 512  # in one system call; the system's own limit is 1,024
@@ -151,7 +151,9 @@ class Writer:
         self._left: list[memoryview] = []
 
     def send(self, pieces: Iterable[Piece]) -> bool:
-        """Write `pieces` behind what is still to be written; True if all of it is out.
+        """Write `pieces` behind what is still to be written; True if all of it is out, else `flush` has to follow.
+
+        When a single piece is out, nothing of this is touched any more: somebody else may be writing by then.
 
         Raises:
             OSError: if the other end is closed.
@@ -164,7 +166,8 @@ class Writer:
                 written = 0
             if written == len(piece):
                 return True
-            pieces = [memoryview(piece).cast("B")[written:]]
+            self._left = [memoryview(piece).cast("B")[written:]]
+            return False
         self._left += [memoryview(piece).cast("B") for piece in pieces if len(piece)]
         return self.flush()
 

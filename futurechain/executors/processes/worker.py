@@ -18,6 +18,7 @@ from multiprocessing.connection import wait
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from futurechain.executors.processes.leases import Receiver
 from futurechain.executors.processes.messages import (
     Kind,
     Layout,
@@ -29,7 +30,8 @@ from futurechain.executors.processes.messages import (
     describe_error,
     open_parcel,
 )
-from futurechain.executors.processes.shared_memory import IDLE_SECONDS, Progress, Receiver, Unopened
+from futurechain.executors.processes.progress import Progress
+from futurechain.executors.processes.shared_memory import IDLE_SECONDS, Unopened
 from futurechain.executors.processes.wire import Frame, Piece, Reader, Writer, frame
 
 __all__ = ["Start", "main"]
@@ -45,15 +47,17 @@ class Start(NamedTuple):
     share: int | None
 
 
-def main(connection: Any, start: Start) -> None:
+def main(connection: Any, start: Start, unblock: bool) -> None:
     """Run a worker: the target of its process.
 
     Args:
         connection: its end of the pipe.
         start: how to begin.
+        unblock: whether Ctrl-C was blocked for the time of the start only.
     """
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     worker = _Worker(connection.fileno(), start.share)
+    worker.expect_interrupts(unblock=unblock)
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     if worker.get_ready(start):
         worker.serve()
 
@@ -98,10 +102,15 @@ class _Worker:
         self._progress: Progress | None = None
         """How many calls were begun: it tells the parent which one has killed this process, if one does."""
 
-    def get_ready(self, start: Start) -> bool:
-        """Call the initializer; tell the parent how that went."""
+    def expect_interrupts(self, *, unblock: bool) -> None:
+        """Let Ctrl-C interrupt calls, and nothing else."""
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._interrupt)
+        if unblock:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    def get_ready(self, start: Start) -> bool:
+        """Call the initializer; tell the parent how that went."""
         try:
             if start.initializer is not None:
                 start.initializer(*start.initargs)
@@ -200,6 +209,8 @@ class _Worker:
         except BaseException as raised:
             self._interruptible = False
             error = raised
+            if isinstance(error, KeyboardInterrupt):  # it is no matter of what cannot be unpickled
+                status = Status.RAISED
         if os.getpid() != self._pid:
             _leave_forked()
         times = Times(at, began, perf_counter())
@@ -234,7 +245,8 @@ class _Worker:
         self._send(Kind.ANSWER, (self._packer.address, header), pieces)
 
     def _send(self, kind: Kind, header: Any = (), payload: list[Piece] | None = None) -> None:
-        self._writer.send(frame(kind, header, payload or ()))
+        if not self._writer.send(frame(kind, header, payload or ())):
+            self._writer.flush()  # a signal may have cut it short
 
 
 def _leave_forked() -> None:

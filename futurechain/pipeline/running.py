@@ -1,0 +1,93 @@
+"""What can still touch the items of a stream: futures that can be cancelled, and jobs of callback threads."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from futurechain.future import Future
+from futurechain.pipeline import places
+from futurechain.pipeline.items import DROPPED, LIVE, Item
+
+__all__ = ["Running", "cancel_all", "wake"]
+
+
+class Running:
+    """Everything that runs for one flow, with the items that it may touch.
+
+    An entry leaves as the last thing that it does; a flow is idle when there is none.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self._entries: dict[Any, Iterable[Item]] = {}
+        self._idle: Future[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def enter(self, key: Any, items: Iterable[Item]) -> None:
+        """Note that `key` may still touch `items`; cancel it if nobody wants them."""
+        with self._lock:
+            self._entries[key] = items
+            wanted = any(item.state is LIVE for item in items)
+        if not wanted:
+            cancel_all([key])
+
+    def leave(self, key: Any) -> None:
+        """Note that `key` touches its items no more."""
+        with self._lock:
+            self._entries.pop(key, None)
+            idle = self._idle if not self._entries else None
+            if idle is not None:
+                self._idle = None
+        if idle is not None:
+            wake(idle)
+
+    def post(self, job: Any, item: Item, *args: Any) -> None:
+        """Run ``job(item, *args)`` on a callback thread."""
+        key = object()
+        self.enter(key, (item,))
+        places.later(self._do, key, job, item, *args)
+
+    def _do(self, key: Any, job: Any, item: Item, *args: Any) -> None:
+        try:
+            job(item, *args)
+        finally:
+            self.leave(key)
+
+    def items_of(self, key: Any) -> Iterable[Item]:
+        """Return what `key` may touch."""
+        return self._entries.get(key, ())
+
+    def idle(self) -> Future[None] | None:
+        """Return what is settled when there is no entry; None if that is so already. Under the lock."""
+        if not self._entries:
+            return None
+        if self._idle is None:
+            self._idle = Future()
+        return self._idle
+
+    def unwanted(self) -> list[Any]:
+        """Return what works for nobody. Under the lock."""
+        return [key for key, inside in self._entries.items() if all(item.state is DROPPED for item in inside)]
+
+    def a_future(self) -> cf.Future[Any] | None:
+        """Return a future that a waiting worker can help with, if there is one."""
+        with self._lock:
+            return next((key for key in self._entries if isinstance(key, cf.Future) and not key.done()), None)
+
+
+def cancel_all(entries: Iterable[Any]) -> None:
+    """Cancel those that are futures."""
+    for entry in entries:
+        if isinstance(entry, cf.Future):
+            entry.cancel()
+
+
+def wake(waiter: Future[None]) -> None:
+    """Let the thread that waits go on; it may have given up."""
+    if waiter.set_running_or_notify_cancel():
+        waiter.set_result(None)
