@@ -32,8 +32,8 @@ class Observer:
     def returned(self, stage: Any) -> None:
         """That function has returned, or raised."""
 
-    def ran(self, stage: Any, process: int, began: float) -> None:
-        """That function has run in another process, since `began`, by the clock that all of them share."""
+    def ran(self, stage: Any, process: int, began: float, worker: str = "") -> None:
+        """That function has run in another process, since `began`, by our clock; on `worker`, if that has a name."""
 
     def settled(self, stage: Any, outcome: Any) -> None:
         """`stage` is settled, with `outcome`."""
@@ -48,7 +48,7 @@ class Watch:
     adopted: Callable[[Any, Any], object]
     attached: Callable[[Any, tuple[Any, ...]], object]
     queued: Callable[[Any], object]
-    ran: Callable[[Any, int, float], object]
+    ran: Callable[..., object]
     returned: Callable[[Any], object]
     settled: Callable[[Any, Any], object]
     started: Callable[[Any, Any], object]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BrokenExecutor",
     "CancelledError",
+    "ClusterLostError",
     "ExecutorShutdownError",
     "InvalidStateError",
     "LostFutureError",
@@ -28,6 +29,10 @@ TimeoutError = TimeoutError  # noqa: A001, PLW0127  # re-exported under the name
 
 class LostFutureError(RuntimeError):
     """Raised in what depends on a future whose producer dropped it without settling it."""
+
+
+class ClusterLostError(BrokenExecutor):
+    """Raised in what a cluster had, when its scheduler or the client was lost, closed or restarted."""
 
 
 class ExecutorShutdownError(RuntimeError):

@@ -60,8 +60,9 @@ class _Recorder(Observer):
             record[TRACK] = run.track or _name_track(run)
             record[STARTED] = perf_counter()
 
-    def ran(self, stage: Any, process: int, began: float) -> None:
+    def ran(self, stage: Any, process: int, began: float, worker: str = "") -> None:
         if stage._record is not None:
+            stage._record[TRACK] = worker or f"process {process}"
             stage._record[PROCESS], stage._record[STARTED] = process, began
 
     def settled(self, stage: Any, outcome: Any) -> None:
@@ -142,7 +143,7 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
     def _span(self, record: Record, numbers: dict[int, int]) -> Span:
         executor, started, track, state = record[PLACE].name, record[STARTED], record[TRACK], _state(record)
         if record[PROCESS]:
-            track = f"{executor}, process {record[PROCESS]}"
+            track = f"{executor}, {track}"
         elif started is None and record[QUEUED] is not None and state in {"returned", "failed"}:
             started, track = record[QUEUED], executor  # somebody else's executor does not say when it began
         queued = record[QUEUED]
