@@ -47,10 +47,15 @@ LEAST = 10.0
 """Seconds that the way of a value may take at least, however short the timeout of the one who asks: the work is done."""
 
 
+def _nothing() -> None:
+    """Return None, as a dead weak reference does."""
+
+
 class Remote:
     """A value on the cluster."""
 
     __slots__ = ("engine",)
+    _whereabouts = "that is on the cluster"
 
     def __init__(self, engine: Any) -> None:
         self.engine: Any = engine
@@ -103,6 +108,12 @@ class RemoteStage(ExecutorStage[T]):
     """A stage, or a task, on the cluster, as the chain there has it."""
 
     __slots__ = ()
+
+    @property
+    def _seen_outcome(self) -> Any:
+        """The outcome as users see it: a picture tells whether the value is here."""
+        shown = self.__dict__.get("_shown", _nothing)()
+        return self._outcome if shown is None or type(shown._outcome) is Pending else shown._outcome
 
     @property
     def sent(self) -> Sent | None:
@@ -223,6 +234,16 @@ class ClusterFuture(LocalStage[T]):
     __slots__ = ()
     _view: _View
 
+    @property
+    def _stands_for(self) -> Any:
+        """The stage there, for pictures."""
+        return self._view.there
+
+    @property
+    def _record(self) -> Any:
+        """What a trace knows of the stage there."""
+        return self._view.there._record
+
     # -- asking -------------------------------------------------------------------------------------------------------
 
     @property
@@ -330,7 +351,9 @@ def seen(there: Any, scheduler: Scheduler) -> Future[Any]:
     view = _View(cast("Any", home_of(there._scheduler)), there)
     future = new_asked(ClusterFuture, Named(_name(there)), scheduler, view, view.asked)
     future.__dict__["_view"] = view
-    view.shown = weakref.ref(future)
+    view.shown = there.__dict__["_shown"] = weakref.ref(future)
+    if (trail := there.__dict__.get("_trail")) is not None:  # debug mode
+        future.__dict__["_trail"] = trail
     entry = _Entry(view, future)
     if not attach(there, entry, guarded=False):
         there._observed()

@@ -44,6 +44,9 @@ class Call:
         self._timed = timed
         """The key under which to tell who ran it, and since when; or nothing."""
 
+    def __repr__(self) -> str:
+        return label(self._fn)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Call, (self._fn, self._kwargs, self._timed)
 

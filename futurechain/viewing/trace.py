@@ -67,7 +67,7 @@ class _Recorder(Observer):
 
     def settled(self, stage: Any, outcome: Any) -> None:
         record = stage._record
-        if record is not None:
+        if record is not None and record[SETTLED] is None:  # else its value has only come here from somewhere else
             record[SETTLED] = perf_counter()
             record[KIND] = type(outcome) if type(outcome) is not Failure else _text(outcome)
 
