@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from distributed import Event, get_client
+from distributed import Event, get_client, get_worker
 
 OVER_MB = 1_200_000
 
@@ -65,9 +65,7 @@ def begin_another(value):
     return get_client().submit(abs, -value, pure=False)
 
 
-def resource_of(_=None):
-    from distributed import get_worker
-
+def worker_name(_=None):
     return get_worker().name
 
 

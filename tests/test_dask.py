@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -399,20 +400,21 @@ def test_keys_are_released(executor, client):
 
 def test_intermediate_results_are_released(executor, client, gate):
     """A value that only the next stage needed goes when that has ended, while the chain still runs."""
-    future = executor.submit(cluster_work.zeros, 10).then(cluster_work.length).then(work.double)
-    waiting = future.then(lambda _, name=gate.name: cluster_work.wait_for(name))
+    waiting = executor.submit(cluster_work.zeros, 10).then(cluster_work.length).then(work.double).then(gated(gate.name))
 
-    until(lambda: not {"zeros", "length"} & in_memory(client))
+    until(lambda: states_of(client).get("length") == "released")
+    assert states_of(client).get("zeros") in {None, "released"}
+    assert not waiting.done()
     waiting.cancel()
 
 
-def in_memory(client) -> set[str]:
-    return set(
-        client.run_on_scheduler(
-            lambda dask_scheduler: [
-                str(key).split("-")[0] for key, task in dask_scheduler.tasks.items() if task.state == "memory"
-            ]
-        )
+def gated(name: str) -> Callable[[object], object]:
+    return partial(cluster_work.wait_for, name)
+
+
+def states_of(client) -> dict[str, str]:
+    return client.run_on_scheduler(
+        lambda dask_scheduler: {str(key).split("-")[0]: task.state for key, task in dask_scheduler.tasks.items()}
     )
 
 
@@ -499,15 +501,12 @@ def test_cancel_meets_the_end_of_the_work(executor):
 
 def test_options_for_a_stage_and_those_after_it(executor, client):
     """`with_options` says where the stages run: on the named worker, from that stage on."""
-    workers = sorted(client.nthreads())
-    names = {address: name for name, address in zip([0, 1], sorted(client.nthreads()), strict=True)} and {
-        address: client.run(cluster_work.resource_of, workers=[address])[address] for address in workers
-    }
-    for address in workers:
+    names = client.run(lambda dask_worker: dask_worker.name)
+    for address in names:
         there = executor.with_options(workers=[address], allow_other_workers=False)
-        future = executor.submit(work.double, 1).then(work.double, on=there).then(cluster_work.resource_of)
+        future = executor.submit(work.double, 1).then(work.double, on=there).then(cluster_work.worker_name)
         assert future.result(30) == names[address]
-        assert there.submit(cluster_work.resource_of).result(30) == names[address]
+        assert there.submit(cluster_work.worker_name).result(30) == names[address]
     bound = executor.with_options(resources={"LEFT": 1}, priority=5).with_options(retries=1)
     assert bound.submit(work.double, 1).then(work.double).result(30) == 4
 
@@ -615,13 +614,13 @@ def test_no_extra_no_executor():
 # -- a cluster that goes ----------------------------------------------------------------------------------------------
 
 
-def test_a_closed_client_settles_everything(cluster):
+def test_a_closed_client_settles_everything(cluster, gate):
     """When the client is closed, what was under way fails, and what is still to be fetched, too; nothing hangs."""
     client = Client(cluster)
     executor = DaskExecutor(client)
     done = executor.submit(work.double, 1)
     assert done.exception(30) is None
-    running = executor.submit(time.sleep, 5)
+    running = executor.submit(cluster_work.wait_for, gate.name)
     behind = running.then(work.double).then(work.double)
 
     client.close()

@@ -73,6 +73,11 @@ class DaskScheduler(OutOfProcess):
             stage.__class__ = RemoteStage
         super().register(stage, source)
 
+    def unregister(self, stage: Any) -> None:
+        if type(stage) is RemoteStage:
+            stage.let_go()
+        super().unregister(stage)
+
     def show(self, stage: Any) -> Any:
         parent = source_of(stage)
         if type(parent) is RemoteStage:
@@ -123,6 +128,7 @@ class DaskScheduler(OutOfProcess):
         self._await(_Arrival(self, stage, sent))
         if stage.done():  # cancelled in between
             stage._call = stage._source = None
+            stage.let_go()
             self.withdraw(sent.engine)
 
     def _submit(self, stage: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -189,7 +195,6 @@ class DaskScheduler(OutOfProcess):
             annotate(outcome.value, stage)
         job = Job(self, partial(run_dependents, stage))  # before the stage is published: a shutdown waits for it, too
         self._publish(stage, outcome)
-        stage.__dict__.pop("_sent", None)
         wake_waiting(stage)
         callback_threads.post(job)
 

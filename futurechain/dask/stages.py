@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Generator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from futurechain.core.asked import is_asked, new_asked
@@ -34,6 +35,7 @@ from futurechain.core.scheduler import Scheduler, later, scheduler_of
 from futurechain.core.state import KEYED, Pending, attach, claim, is_consumed, publish
 from futurechain.core.thread_state import ThreadState, current
 from futurechain.core.unobserved import OBSERVED
+from futurechain.errors import InvalidStateError
 from futurechain.failure import Failure
 from futurechain.future import ExecutorStage, Future, LocalStage
 
@@ -129,8 +131,15 @@ class RemoteStage(ExecutorStage[T]):
         """Give that right back: it could not be used."""
         self.__dict__.pop("_turn", None)
 
+    def let_go(self) -> None:
+        """Hold nothing on the cluster any more, since it is settled: its outcome does, if it is a value there."""
+        self.__dict__.pop("_turn", None)
+        self.__dict__.pop("_sent", None)
+
     def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> Any:
         """Hand it over, unless the cluster has it already, with just this value as its argument."""
+        if type(self._outcome) is not Pending:  # it was quicker to come here than the one before
+            return None
         if type(outcome) is Remote and value_function(self) is not None and not self.take_turn(outcome.engine):
             turn = self.__dict__.get("_turn")
             if turn is not None and turn[0] is outcome.engine:
@@ -172,8 +181,12 @@ class _View:
     def finish(self, remote: Remote) -> None:
         """Let the future be done: its value is there."""
         future = self.shown()
-        if future is None or not future.set_running_or_notify_cancel():
-            return
+        with suppress(InvalidStateError):  # a cancellation has claimed it, or this comes twice
+            if future is None or not future.set_running_or_notify_cancel():
+                return
+            self._be_done(future, remote)
+
+    def _be_done(self, future: Any, remote: Remote) -> None:
         self.remote = remote  # first; then a look at who came in before
         condition = future.__dict__.get("_waited")
         if condition is not None:
