@@ -68,7 +68,7 @@ def pebble_threads(_: ExitStack) -> Any:
 
 def mpi(_: ExitStack) -> Any:
     os.environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    os.environ["OMPI_MCA_rmaps_base_oversubscribe"] = "1"
+    os.environ["OMPI_MCA_rmaps_base_oversubscribe"] = "1"  # noqa: SIM112  # Open MPI's own name
     with absent_if_missing():
         from mpi4py.futures import MPIPoolExecutor
     return wrap_executor(MPIPoolExecutor(1, path=[str(Path(__file__).parent)]))
@@ -236,7 +236,8 @@ def row(name: str) -> str:
     with engine(name) as executor:
         stops, begun = stops_running_work(executor), begins_first(executor)
         heavy = seconds_for_heavy(executor)
-        keeps = "on the cluster" if name == "`DaskExecutor`" else "in memory" if executor._scheduler.takes_closures() else "no"
+        shared = executor._scheduler.takes_closures()
+        keeps = "on the cluster" if name == "`DaskExecutor`" else "in memory" if shared else "no"
     if keeps == "in memory":
         return f"| {name} | {stops} | has none | {keeps} | {begun} | {heavy * 1000:.0f} ms |"
     command = [sys.executable, "-m", "tests.engines", "--survives", name]  # for the program may die as well

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from uuid import uuid4
 
@@ -19,7 +20,19 @@ import pytest
 
 import futurechain
 import work
-from futurechain import INLINE, Pipeline, ThreadPoolExecutor, first, gather, limit, race, render, succeed, trace
+from futurechain import (
+    INLINE,
+    Pipeline,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    first,
+    gather,
+    limit,
+    race,
+    render,
+    succeed,
+    trace,
+)
 from futurechain.errors import ClusterLostError, ExecutorShutdownError, StagePicklingError, WorkerDiedError
 
 distributed = pytest.importorskip("distributed")
@@ -74,7 +87,9 @@ def until(condition, seconds: float = 30.0) -> None:
 
 def to_client(client) -> int:
     """How many bytes the workers have sent to clients so far, by their own records."""
-    logs = client.run(lambda dask_worker: [one["total"] for one in dask_worker.transfer_outgoing_log if one["who"] is None])
+    logs = client.run(
+        lambda dask_worker: [one["total"] for one in dask_worker.transfer_outgoing_log if one["who"] is None]
+    )
     return sum(map(sum, logs.values()))
 
 
@@ -692,8 +707,8 @@ def test_a_pipeline_makes_trips(executor, client):
 
 def test_an_item_fails_alone(executor):
     """A failing item fails at its place; a handler between the steps runs here."""
-    handled = Pipeline().then(cluster_work.odd, on=executor).catch(ValueError, lambda error: -error.args[0]).then(work.double)
-    assert list(handled.map(range(6))) == [0, -2, 4, -6, 8, -10]
+    handled = Pipeline().then(cluster_work.odd, on=executor).catch(ValueError, lambda error: -error.args[0])
+    assert list(handled.then(work.double).map(range(6))) == [0, -2, 4, -6, 8, -10]
 
     failing = Pipeline().then(cluster_work.odd, on=executor)
     outcomes = list(failing.map(range(4), return_exceptions=True))
@@ -711,6 +726,16 @@ def test_a_pipeline_runs_in_constant_memory(executor, client):
     assert 0 < seen < 60
     gc.collect()
     until(lambda: not any(key.startswith("zeros") for key in keys_of(client)))
+
+
+@pytest.mark.parametrize("place", ["threads", "processes", "cluster"])
+def test_one_text_everywhere(place, executor):
+    """The same pipeline, and the same chain, on threads, on processes and on a cluster: one name changes."""
+    pools = {"threads": ThreadPoolExecutor, "processes": ProcessPoolExecutor}
+    with pools[place](2) if place in pools else nullcontext(executor) as pool:
+        pipeline = Pipeline().then(work.fetch, on=pool).then(work.parse).catch(OSError, repr).then(work.save)
+        assert list(pipeline.map(["a", "b"])) == ["Save successful"] * 2
+        assert pool.submit(work.fetch, "a").then(work.parse).catch(OSError, repr).then(work.save).result(30)
 
 
 # -- seen -------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from distributed import KilledWorker
 
 from futurechain.core.handlers import label
 from futurechain.dask.there import Envelope
-from futurechain.errors import CancelledError, ClusterLostError, StagePicklingError, WorkerDiedError
+from futurechain.errors import CancelledError, ClusterLostError, WorkerDiedError
 from futurechain.executors.travel import cannot_travel
 
 __all__ = ["ClusterWorkerDiedError", "closed", "explained", "is_unwritable", "lost", "unfetched", "unsent"]

@@ -7,7 +7,6 @@ import itertools
 import weakref
 from collections.abc import Callable
 from contextvars import copy_context
-from inspect import signature
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from distributed import Client
@@ -126,7 +125,8 @@ class DaskExecutor(Mapping):
         home = self._scheduler.home
         state = "shut down" if home.closing else "open"
         options = "".join(f", {name}={value!r}" for name, value in self._scheduler.options.items())
-        return f"<{type(self).__name__} {home.name} {state}, {len(home.unsettled())} pending, of {home.client!r}{options}>"
+        about = f"{home.name} {state}, {len(home.unsettled())} pending, of {home.client!r}{options}"
+        return f"<{type(self).__name__} {about}>"
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:

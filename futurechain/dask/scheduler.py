@@ -8,8 +8,8 @@ sent when its turn comes (`start`), or early: when it is attached to one that wa
 attached to is sent; ``take_turn`` decides between the three. Errors come by themselves with Dask's messages. What
 inherits one on the cluster is left alone here: the stage that raised it is told, too, and carries it on, as anywhere.
 
-Nothing here blocks, and no user code runs on the thread of Dask's event loop: `_Way` waits there for what comes, and
-publishes it; the rest is for callback threads. If the loop ends before, a `_Way` notices that it is dropped.
+Nothing here blocks, and no user code runs on the thread of Dask's event loop: `Way` waits there for what comes, and
+publishes it; the rest is for callback threads. If the loop ends before, a `Way` notices that it is dropped.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from functools import partial
 from pickle import PicklingError
 from time import perf_counter, time
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-from distributed import Client
 
 from futurechain.core import callback_threads
 from futurechain.core.attaching import attach_stage
@@ -34,15 +32,20 @@ from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call, Scheduler
 from futurechain.core.state import RUNNING, claim, consumers, publish, source_of
 from futurechain.core.thread_state import current
-from futurechain.core.unobserved import annotate, rescue
-from futurechain.dask.errors import closed, explained, is_unwritable, lost, unfetched, unsent
-from futurechain.dask.stages import Remote, RemoteStage, Sent, seen, value_function
+from futurechain.core.unobserved import annotate
+from futurechain.dask.errors import closed, explained, is_unwritable, lost, unsent
+from futurechain.dask.seen import seen
+from futurechain.dask.stages import Remote, RemoteStage, Sent, value_function
 from futurechain.dask.there import TOPIC, as_tuple
 from futurechain.dask.there import Call as CallThere
+from futurechain.dask.ways import Arrival, Fetching, Way
 from futurechain.executors.out_of_process import Job, OutOfProcess
 from futurechain.failure import Failure
 from futurechain.flow.combinators import gather
 from futurechain.future import ExecutorStage
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["DaskScheduler", "Place"]
 
@@ -125,7 +128,7 @@ class DaskScheduler(OutOfProcess):
         sent = Sent(self, self._submit(stage, fn, args, kwargs), parent, before)
         stage.__dict__["_sent"] = sent  # first: who attaches to it from now on is sent early
         stage._call, stage._source = fn, sent
-        self._await(_Arrival(self, stage, sent))
+        self._await(Arrival(self, stage, sent))
         if stage.done():  # cancelled in between
             stage._call = stage._source = None
             stage.let_go()
@@ -150,7 +153,7 @@ class DaskScheduler(OutOfProcess):
     def _watched(self, key: str, stage: Any) -> str:
         """Listen to what the workers tell of `stage`; return `key`, under which they do."""
         if not self.listeners:
-            self.client.subscribe_topic(TOPIC, self._ran)
+            self.client.subscribe_topic(TOPIC, self._ran)  # type: ignore[no-untyped-call]
         self.listeners[key] = weakref.ref(stage)
         return key
 
@@ -165,18 +168,24 @@ class DaskScheduler(OutOfProcess):
     def withdraw(self, engine: Any) -> None:
         """Let the cluster forget a task."""
         if self.client.status == "running":
-            self.client.loop.add_callback(engine.cancel)
+            self._loop.add_callback(engine.cancel)
 
     def gather(self, stages: list[Any], *, return_exceptions: bool) -> Any:
         """Return what users see of one task that has the values of `stages`, as they have arrived on one worker."""
-        whole = attach_stage(gather(*stages, return_exceptions=return_exceptions), as_tuple, SimpleNamespace(_scheduler=self))
+        everything = gather(*stages, return_exceptions=return_exceptions)
+        whole = attach_stage(everything, as_tuple, SimpleNamespace(_scheduler=self))
         whole._scheduler = HERE
         return whole
 
     # -- coming back --------------------------------------------------------------------------------------------------
 
-    def _await(self, way: _Way) -> None:
-        self.client.loop.add_callback(way)
+    @property
+    def _loop(self) -> Any:
+        """Dask's event loop, in a thread of its own."""
+        return self.client.loop
+
+    def _await(self, way: Way) -> None:
+        self._loop.add_callback(way)
 
     def arrive(self, stage: Any, sent: Sent) -> None:
         """Take notice that the cluster is done with a stage; on the thread of the event loop."""
@@ -209,7 +218,7 @@ class DaskScheduler(OutOfProcess):
     def fetch(self, future: Any, remote: Remote) -> None:
         """Bring the value of `future`, which is done, and settle it then."""
         job = Job(self, partial(run_dependents, future))
-        way = _Fetching(self, future, remote, job)
+        way = Fetching(self, future, remote, job)
         if self.client.status == "running":
             self._await(way)
 
@@ -273,69 +282,3 @@ def _options_of(scheduler: Any) -> dict[str, Any]:
 def _followers(stage: Any) -> Iterator[Any]:
     """Iterate over the stages on a cluster that wait for `stage`."""
     return (one for one in consumers(stage) if type(one) is RemoteStage)
-
-
-# -- waiting on the event loop ----------------------------------------------------------------------------------------
-
-
-class _Way:
-    """Waits on Dask's event loop for something, once; notices that it is dropped before, because the loop has ended."""
-
-    __slots__ = ("_home", "_todo")
-
-    def __init__(self, home: DaskScheduler) -> None:
-        self._home = home
-        self._todo = [None]
-
-    def lose(self) -> None:
-        """Fail what waits: nothing comes any more."""
-        raise NotImplementedError  # pragma: no cover
-
-    def __del__(self) -> None:
-        if self._todo:
-            self._todo.clear()
-            rescue(self.lose)
-
-
-class _Arrival(_Way):
-    """Until the cluster is done with a stage."""
-
-    __slots__ = ("_sent", "_stage")
-
-    def __init__(self, home: DaskScheduler, stage: Any, sent: Sent) -> None:
-        super().__init__(home)
-        self._stage = stage
-        self._sent = sent
-
-    async def __call__(self) -> None:
-        state = self._sent.engine._state  # there is no public way to wait for it here
-        while state.status in {"pending", "lost"}:
-            await state.wait()
-        self._home.arrive(self._stage, self._sent)
-        self._todo.clear()
-
-    def lose(self) -> None:
-        self._home.deliver(self._stage, Failure(closed(self._home.name)))
-
-
-class _Fetching(_Way):
-    """Until a value has come."""
-
-    __slots__ = ("_engine", "_future", "_job")
-
-    def __init__(self, home: DaskScheduler, future: Any, remote: Remote, job: Job) -> None:
-        super().__init__(home)
-        self._future = future
-        self._engine = remote.engine
-        self._job = job
-
-    async def __call__(self) -> None:
-        try:
-            outcome = await self._engine._result()
-        except BaseException as error:
-            outcome = Failure(unfetched(self._engine, self._future, self._home, error))
-        self._home.settle(self._future, outcome, self._job)
-        self._todo.clear()
-
-    def lose(self) -> None:
-        self._home.settle(self._future, Failure(closed(self._home.name)), self._job)

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -207,7 +207,8 @@ class Readings:
         options, (number, (name, text)) = self._options, numbered
         server = PoetryServer(text, chunk=options.chunk, delay=options.delay, down=number < options.down)
         patience = PATIENCE + options.delay
-        future = get_poem(server.address, self._threads, self._engines, options.trouble, options.seed, self._say, patience)
+        engines = self._engines
+        future = get_poem(server.address, self._threads, engines, options.trouble, options.seed, self._say, patience)
         key = f"{number} {name}"
         self._open[key] = server
         return future.then(None, lambda _: None, on=INLINE).then(lambda _: (key, future))
@@ -265,7 +266,8 @@ def work(poems: Sequence[tuple[str, bytes]], options: argparse.Namespace, interr
     start = time.perf_counter()
     with ExitStack() as stack:
         on_cluster = options.on == "dask"
-        cluster = stack.enter_context(open_cluster(options.scheduler, options.processes)) if on_cluster else None
+        opened = open_cluster(options.scheduler, options.processes) if on_cluster else nullcontext()
+        cluster: Any = stack.enter_context(opened)
         readings = stack.enter_context(Readings(poems, options, cluster))
         printed = print_poems(readings.each(interrupts))
     wanted = len(options.files or poems)
@@ -303,10 +305,15 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--window", type=_positive(int), default=MOST, metavar="N", help="poems under way at once (%(default)s)"
     )
     parser.add_argument(
-        "--on", choices=("threads", "processes", "dask"), default="processes", help="where the engine works (%(default)s)"
+        "--on",
+        choices=("threads", "processes", "dask"),
+        default="processes",
+        help="where the engine works (%(default)s)",
     )
     parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="with --on dask: a cluster that is there already; by default one of our own"
+        "--scheduler",
+        metavar="ADDRESS",
+        help="with --on dask: a cluster that is there already; by default one of our own",
     )
     parser.add_argument("--processes", type=_positive(int), default=2, help="worker processes (%(default)s)")
     parser.add_argument(

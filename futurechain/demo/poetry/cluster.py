@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 
 __all__ = ["NoClusterError", "open_cluster"]
@@ -32,12 +33,11 @@ def open_cluster(address: str | None, workers: int) -> Iterator[Any]:
 
 
 def _client(stack: ExitStack, address: str | None, workers: int) -> Any:
-    from distributed import Client, LocalCluster
-
+    distributed: Any = import_module("distributed")  # its classes are not typed
     if address is None:
-        own = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=60)
-        return stack.enter_context(Client(stack.enter_context(own)))
+        own = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=60)
+        return stack.enter_context(distributed.Client(stack.enter_context(own)))
     try:
-        return stack.enter_context(Client(address, timeout=PATIENCE))
+        return stack.enter_context(distributed.Client(address, timeout=PATIENCE))
     except (OSError, ValueError) as error:
         raise NoClusterError(f"no scheduler answers at {address}: {error}") from error
