@@ -181,9 +181,9 @@ def stops_running_work(executor: Any) -> str:
 
 def survives(executor: Any) -> str:
     """Kill the worker in a task: does another task run after that?"""
-    error = executor.submit(work.die).exception(60)
+    error = executor.submit(work.die).exception(180)
     try:
-        after = executor.submit(work.double, 2).result(60)
+        after = executor.submit(work.double, 2).result(180)
     except BaseException as broken:
         return f"no ({type(error).__name__}; then {type(broken).__name__})"
     return f"yes ({type(error).__name__})" if after == 4 else "no"
@@ -241,7 +241,7 @@ def row(name: str) -> str:
     if keeps == "in memory":
         return f"| {name} | {stops} | has none | {keeps} | {begun} | {heavy * 1000:.0f} ms |"
     command = [sys.executable, "-m", "tests.engines", "--survives", name]  # for the program may die as well
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     lives = "no, nor does the program" if done.returncode else done.stdout.splitlines()[-1]
     return f"| {name} | {stops} | {lives} | {keeps} | {begun} | {heavy * 1000:.0f} ms |"
 
