@@ -83,6 +83,10 @@ class Clock:
         self._wake = allocate_lock()
         self._wake.acquire()
         self._started: list[None] = [None]
+        """Whoever pops this is the timer thread, or starts it."""
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._numbers = itertools.count()
+        self._is_refused = False
         self._until = FOREVER
         self._limit: float = FEW
 
@@ -116,16 +120,24 @@ class Clock:
             return
         try:
             threading.Thread(target=self._work, name=THREAD_NAME, daemon=True).start()
-        except RuntimeError:  # the interpreter is about to exit: nothing will ever be due
+        except RuntimeError:  # the interpreter is about to exit: nothing will ever be due, unless the exit helps
+            self._is_refused = True
             self._started.append(None)
 
+    def help(self) -> None:
+        """Fire in this thread what is due, if no thread could be started for it: the interpreter ends."""
+        if not self._is_refused:
+            return
+        with suppress(IndexError):
+            self._started.pop()
+            try:
+                self._fire_due()
+            finally:
+                self._started.append(None)
+
     def _work(self) -> None:
-        heap: list[tuple[float, int, Timer]] = []
-        numbers = itertools.count()
         while True:
-            heap = self._take_in(heap, numbers)
-            while heap and heap[0][0] <= monotonic():
-                heapq.heappop(heap)[2]._fire()
+            heap = self._fire_due()
             self._until = heap[0][0] if heap else FOREVER
             if self._inbox and (not heap or any(timer.deadline < self._until for timer in tuple(self._inbox))):
                 continue  # came in while we were busy, and saw an old `_until`
@@ -133,22 +145,36 @@ class Clock:
             self._wake.acquire(timeout=pause)
             self._until = -FOREVER  # awake: nobody needs to nudge
 
-    def _take_in(self, heap: list[tuple[float, int, Timer]], numbers: Any) -> list[tuple[float, int, Timer]]:
+    def _fire_due(self) -> list[tuple[float, int, Timer]]:
+        """Take in what was set, and fire what is due; return what is left."""
+        self._take_in()
+        heap = self._heap
+        while heap and heap[0][0] <= monotonic():
+            heapq.heappop(heap)[2]._fire()
+        return heap
+
+    def _take_in(self) -> None:
+        heap = self._heap
         with suppress(IndexError):
             while True:
                 timer = self._inbox.popleft()
                 if timer.is_pending():
-                    heapq.heappush(heap, (timer.deadline, next(numbers), timer))
+                    heapq.heappush(heap, (timer.deadline, next(self._numbers), timer))
         if len(heap) > self._limit:
-            heap = [entry for entry in heap if entry[2].is_pending()]
+            heap[:] = [entry for entry in heap if entry[2].is_pending()]
             heapq.heapify(heap)
         self._limit = max(FEW, 2 * len(heap))
-        return heap
 
 
-_clock: Any = Clock()
+_real: Clock = Clock()
+_clock: Any = _real
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_clock._begin)
+    os.register_at_fork(after_in_child=_real._begin)
+
+
+def help_at_exit() -> None:
+    """Fire in this thread what is due, if the real clock could not start its own: the interpreter ends."""
+    _real.help()
 
 
 def now() -> float:

@@ -46,10 +46,12 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 @pytest.fixture(autouse=True)
-def only_own_reports(request: pytest.FixtureRequest) -> None:
+def only_own_reports(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that reads the log finds no report of a failure that a test before it has dropped."""
     if "caplog" in request.fixturenames:
         collect_garbage()
+    yield
+    assert futurechain.succeed(-1).then(abs).done(), "this thread still believes that it runs a handler"
 
 
 def collect_garbage() -> None:

@@ -43,17 +43,21 @@ class Program(NamedTuple):
     prints: list[str]
     """The lines, in any order."""
     with_processes: bool
+    starts: bool
+    """Whether it starts its first process, or a foreign pool's first thread, when the end has begun."""
 
 
 PROGRAMS: dict[str, Program] = {}
 
 
-def program(prints: str = "", *, with_processes: bool = False) -> Callable[[Any], Any]:
+def program(
+    prints: str = "", *, with_processes: bool = False, starts: bool = False
+) -> Callable[[Any], Any]:
     """Enter a function into the table; `prints` is what must be printed, split at blanks, in any order."""
 
     def enter(function: Any) -> Any:
         assert function.__name__ not in PROGRAMS
-        PROGRAMS[function.__name__] = Program(function, sorted(prints.split()), with_processes)
+        PROGRAMS[function.__name__] = Program(function, sorted(prints.split()), with_processes, starts)
         return function
 
     return enter
@@ -251,7 +255,7 @@ def each_task_submits_the_next():
     pool.submit(step, 0)
 
 
-@program("1 2", with_processes=True)
+@program("1 2", with_processes=True, starts=True)
 def a_handler_that_submits_to_a_process_pool():
     a, b = threads(1), processes()
     a.submit(slow, 1).then(lambda value: b.submit(slow, value)).then(show).then(
@@ -309,7 +313,7 @@ def the_steps_of_a_generator_on_inline():
     walk()
 
 
-@program("3", with_processes=True)
+@program("3", with_processes=True, starts=True)
 def a_coroutine_between_threads_and_processes():
     a, b = threads(1), processes()
 
@@ -512,7 +516,7 @@ def wrapped_standard_threads():
     pool.submit(slow, 1).then(slow).then(show, on=threads(1))
 
 
-@program("1")
+@program("1", starts=True)
 def to_wrapped_standard_threads():
     pool = keep(wrap_executor(cf.ThreadPoolExecutor(1)))
     threads(1).submit(slow, 1).then(slow, on=pool).then(show)
@@ -646,7 +650,7 @@ def callbacks_of_a_process_pool():
     future.finally_(lambda: show("local"))
 
 
-@program("child parent")
+@program("child parent", starts=True)
 def a_fork_in_a_handler():
     def fork(_):
         if not (child := os.fork()):
@@ -662,7 +666,7 @@ def in_a_child() -> None:
     threads(1).submit(slow, "child").then(show, on=threads(1))
 
 
-@program("child parent")
+@program("child parent", starts=True)
 def a_process_started_in_a_handler():
     def start(_):
         child = multiprocessing.get_context("fork").Process(target=in_a_child)

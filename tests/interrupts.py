@@ -3,7 +3,7 @@
 Each program builds futures in the main thread and settles them; somewhere in between it is interrupted, once. Then
 whoever wrote the program would do what is left to do: settle what is not settled yet. After that every future that
 the program has got hold of must be done. A run is *lost* if one is not, and *locked* if another thread cannot use
-these futures any more. The same chain, made by hand of standard futures, is there for comparison.
+these futures any more, or this thread runs no more handlers. The same chain, made by hand of standard futures, is there for comparison.
 
 Two ways to interrupt:
 
@@ -412,7 +412,7 @@ def run_once(body: Callable[[World], object], interruption: ByTheClock | ByPlace
             return Verdict(interrupted=False)
         world.settle()
         gc.collect(0)
-        locked = not _can_be_used(world)
+        locked = not _can_be_used(world) or not succeed(0).then(one_more).done()
     return Verdict(True, locked or not world.is_whole(), locked, raised, tuple(noise))
 
 

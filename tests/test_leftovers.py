@@ -317,7 +317,7 @@ def _is_of_interest(one):
     kind = type(one)
     if kind.__name__ == "Timer":
         return False  # those withdrawn are forgotten by the thousand
-    return kind.__module__.startswith("futurechain") or (
+    return str(kind.__module__).startswith("futurechain") or (  # in some classes it is a property
         issubclass(kind, BaseException) and kind is not AssertionError
     )
 

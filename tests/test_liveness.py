@@ -770,12 +770,6 @@ def test_handlers_that_return_odd_things():
         assert ends[0].exception(0) is None or isinstance(ends[0].exception(0), ZeroDivisionError)
 
 
-STILL_LOSES = pytest.mark.xfail(
-    strict=False, reason="a RecursionError in the library's own code may lose a dependent"
-)
-
-
-@STILL_LOSES
 @within(30)
 def test_near_the_end_of_the_stack():
     """When the stack is at its end, what a future that was settled has had attached is settled, too."""
@@ -792,23 +786,21 @@ def test_near_the_end_of_the_stack():
 
     with contextlib.suppress(RecursionError):
         step(0)
+    assert (
+        succeed(1).then(lambda v: v + 1).result(0) == 2
+    )  # the thread goes on with what it could not do there
     for source, end in zip(sources, ends, strict=False):
         assert end.done() or not source.done()
-    assert succeed(1).then(lambda v: v + 1).result(0) == 2
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # it was not started, and that was said
 @pytest.mark.parametrize(
     "way",
-    [
-        "then",
-        "callback",
-        "branches",
-        *[pytest.param(way, marks=STILL_LOSES) for way in ("gather", "coroutine", "returned", "cancel")],
-    ],
+    ["then", "callback", "branches", "gather", "coroutine", "returned", "cancel"],
 )
 @within(60)
 def test_at_every_depth_of_the_stack(way):
-    """Whatever is done at whatever depth of the stack: it raises RecursionError, or everything is settled."""
+    """Whatever is done at whatever depth of the stack: what is settled then has nothing pending behind it for long."""
     seen = []
 
     def attempt():
@@ -845,10 +837,12 @@ def test_at_every_depth_of_the_stack(way):
             descend(depth)
         except RecursionError:
             pass
+    assert (
+        succeed(1).then(lambda v: v + 1).result(0) == 2
+    )  # the thread goes on with what it could not do there
     for source, ends in seen:
         if source.done():
             assert all(end.done() for end in ends), (source, ends)
-    assert succeed(1).then(lambda v: v + 1).result(0) == 2
 
 
 # -- worn-out workers and pools that refuse  ----------------------------------

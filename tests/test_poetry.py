@@ -209,7 +209,7 @@ def test_a_window_of_poems(tmp_path, place, capsys):
 
 @pytest.mark.slow
 def test_on_a_cluster(poem):
-    """``--on dask`` has a cluster of its own; ``--scheduler`` takes one that is there, and is soon told if there is none."""
+    """``--on dask`` has a cluster of its own; ``--scheduler`` takes one that is there, and tells soon if none is."""
     pytest.importorskip("distributed")
     result = run("--on", "dask", "--delay", "0.0001", "--trouble", "0", poem)
     assert (result.returncode, result.stderr) == (0, "")

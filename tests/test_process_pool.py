@@ -439,6 +439,21 @@ def test_cancel_on_error():
         assert queued.cancelled() == cancels
 
 
+def test_no_thread_to_be_had(context, monkeypatch):
+    """When the system gives no thread, the submit raises, no worker is left, and the next one may have more luck."""
+    with ProcessPoolExecutor(1, context) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", _refuse)
+            with pytest.raises(RuntimeError, match="no thread today"):
+                pool.submit(work.double, 1)
+            assert not pool._processes
+        assert pool.submit(work.double, 2).result(30) == 4
+
+
+def _refuse(_):
+    raise RuntimeError("no thread today")
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_interrupt_while_a_worker_is_started_costs_no_worker(when):
     """Ctrl-C in the call that starts it comes out there; the place is free again, and the shutdown ends."""

@@ -28,7 +28,7 @@ from typing import Any
 
 from futurechain import clock
 
-__all__ = ["begin_anew", "busy", "is_reserved", "post", "run", "thread_count"]
+__all__ = ["begin_anew", "busy", "help_at_exit", "is_reserved", "post", "run", "thread_count"]
 
 IDLE_SECONDS = 5.0
 BLOCKED_SECONDS = 0.1
@@ -50,6 +50,10 @@ class _Threads:
         """Those that have not gone."""
         self.begun = 0
         """How many jobs have been begun (nearly: two threads may count as one)."""
+        self.is_helped = False
+        """Whether the main thread, which ends the interpreter, runs what no thread can be started for."""
+        self.is_refused = False
+        """Whether a thread could not be started."""
         self.watching: list[None] = [None]
         """Who pops this starts the watch over blocked threads; it puts it back."""
 
@@ -70,14 +74,16 @@ class _Threads:
             with suppress(IndexError):
                 self.watching.pop()  # decides who starts it
                 if not _start_thread(self._watch, "watch"):
+                    self.is_refused = True
                     self.watching.append(None)
 
     def _start(self) -> None:
         me = object()
         self.present.add(me)
         if not _start_thread(lambda: self._work(me), f"callback-{next(_numbers)}"):
+            self.is_refused = True
             self.present.discard(me)
-            if not self.present:  # the interpreter is about to exit: nobody would ever come
+            if not self.present and not self.is_helped:  # at the exit of the interpreter nobody would ever come
                 self._run_all()
 
     def _watch(self) -> None:
@@ -163,6 +169,17 @@ def run(job: Callable[[], object]) -> None:
         post(job)
     else:
         job()
+
+
+def help_at_exit(*, go_on: bool) -> None:
+    """Run in this thread, which ends the interpreter, what is queued and no thread can be started for.
+
+    Args:
+        go_on: whether this will be called again: until it is not, nothing is run in the thread that posts it.
+    """
+    _threads.is_helped = go_on
+    if _threads.is_refused and not _threads.idle:
+        _threads._run_all()
 
 
 def busy() -> bool:

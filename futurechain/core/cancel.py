@@ -1,8 +1,14 @@
-"""Cancelling: at once downward, and upward to what nobody else consumes."""
+"""Cancelling: at once downward, and upward to what nobody else consumes.
+
+*Ctrl-C.* What has been claimed stands in ``owned`` from the moment of its claim: a generator yields it, and the list
+takes it, with nothing between at which CPython looks for signals. Each step may be interrupted, and is taken again
+then: what is settled is not settled twice, what is claimed is not claimed twice.
+"""
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,82 +20,106 @@ from futurechain.core.thread_state import current
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
 
-__all__ = ["cancel_owned", "claim_to_cancel", "expire", "let_go", "release"]
+__all__ = ["cancel_owned", "claim_to_cancel", "expire", "let_go", "release_all"]
+
+
+class _Cancellation:
+    """One future that is owned: what it is settled with, and what is to be told of that."""
+
+    __slots__ = ("clean_ups", "failure", "future", "is_over", "shielded", "source")
+
+    def __init__(self, future: Any, failure: Failure) -> None:
+        handler = future._handler
+        clean_up = future._plan_clean_up(handler) if issubclass(type(handler), Handler) else None
+        self.future, self.failure = future, failure
+        self.source, self.shielded = source_of(future), future._shielded
+        self.clean_ups = [] if clean_up is None else [clean_up]
+        self.is_over = False
+
+    def carry_out(self, owned: list[Any]) -> None:
+        """Settle it, and add what it waited for and nobody else consumes to `owned`; may be called again."""
+        if not self.future.done():
+            settle(self.future, self.failure)
+        owned.extend(release(self.source, self.future, shielded=self.shielded))
+        owned.extend(self._forwarded())
+        for before in self.future.__dict__.get("_waited_for", ()):
+            owned.extend(release(before(), self.future))
+        self.is_over = True
+        if self.clean_ups:
+            self.clean_ups.pop()()
+
+    def _forwarded(self) -> Iterator[Any]:
+        """Yield those who waited for it and were forwarded: they end as it does."""
+        for target in moved_from(self.future):
+            if claim(target):
+                yield target, self.failure
+            elif isinstance(self.source, State):
+                detach(self.source, target)  # it has been told by an entry of its own here
 
 
 def cancel_owned(future: Any, failure: Failure) -> None:
     """Settle `future`, which the caller owns, with `failure`, and cancel upward what nobody else consumes."""
+    _cancel_all([(future, failure)], ())
+
+
+def let_go(sources: Iterable[Any], child: Any) -> None:
+    """Let the dependent `child` no longer wait for `sources`; cancel what nobody else consumes."""
+    _cancel_all([], sources, child)
+
+
+def _cancel_all(owned: list[Any], sources: Iterable[Any], child: Any = None) -> None:
+    """Cancel what is `owned`, and those of `sources` that nobody but `child` consumes."""
     thread = current.thread
-    owned = [future]
     thread.depth += 1  # so that an interrupt, or what is put off, waits until all of it is done
     try:
-        _cancel_all(owned, failure)
+        owned.extend(release_all(sources, child))
+        _carry_out(owned)
     except KeyboardInterrupt as interrupt:
         thread.note_interrupt(interrupt)
-        _cancel_all(owned, failure)
+        owned.extend(release_all(sources, child))
+        _carry_out(owned)
     finally:
         thread.depth -= 1
-        del future
-    if not thread.depth:
+        del owned, sources, child
+    if not thread.depth and (thread.later or thread.carried is not None or thread.interrupt is not None):
         leave_handlers(thread)
 
 
-def _cancel_all(owned: list[Any], failure: Failure) -> None:
-    """Settle all that is `owned`, the last one first, with what is claimed by that; one that is settled is left out."""
+def _carry_out(owned: list[Any]) -> None:
+    """Settle all that is `owned`, the last one first, with what is claimed by that."""
     while owned:
         one = owned[-1]
-        owned[-1:] = [] if one.done() else _cancel_one(one, failure)
-        failure = Failure(CancelledError())
+        if type(one) is _Cancellation:
+            if one.is_over:
+                del owned[-1]
+            else:
+                one.carry_out(owned)
+        elif type(one) is tuple:
+            owned[-1] = _Cancellation(*one)
+        else:
+            owned[-1] = _Cancellation(one, Failure(CancelledError()))
 
 
-def _cancel_one(future: Any, failure: Failure) -> list[Any]:
-    """Settle one, and clean up; what it waited for and nobody else consumes, claimed."""
-    handler = future._handler
-    clean_up = future._plan_clean_up(handler) if issubclass(type(handler), Handler) else None
-    try:
-        return _settle_and_release(future, failure)
-    finally:
-        if clean_up is not None:
-            clean_up()
-
-
-def _settle_and_release(future: Any, failure: Failure) -> list[Any]:
-    source, shielded = source_of(future), future._shielded
-    settle(future, failure)
-    claimed = release(source, future, shielded=shielded)
-    for target in moved_from(future):  # who waited for it, and was forwarded
-        waited_for = source_of(target)
-        if claim(target):
-            settle(target, failure)
-            claimed += release(waited_for, target)
-        elif isinstance(source, State):
-            detach(source, target)  # it has been told by an entry of its own here
-    for forwarded in future.__dict__.get("_waited_for", ()):
-        if (before := forwarded()) is not None:
-            claimed += release(before, future)
-    return claimed
-
-
-def let_go(source: Any, child: Any) -> None:
-    """Let the dependent `child` no longer wait for `source`; cancel that if nobody else consumes it."""
-    for claimed in release(source, child):
-        cancel_owned(claimed, Failure(CancelledError()))
-
-
-def release(source: Any, child: Any, *, shielded: bool = False) -> list[Any]:
-    """Let `child` no longer wait for `source`; what nobody consumes any more, claimed: the caller cancels it."""
+def release(source: Any, child: Any, *, shielded: bool = False) -> Iterator[Any]:
+    """Let `child` no longer wait for `source`; yield what nobody consumes any more, claimed: the caller cancels it."""
     if source is None:
-        return []
+        return
     if not isinstance(source, State):
-        return list(source.cancel_for(child) or ())
+        yield from source.cancel_for(child) or ()
+        return
     detach(source, child)
     if shielded or is_consumed(source):
-        return []
+        return
     if claim_to_cancel(source):
-        return [source]
-    if not source.done():  # type: ignore[attr-defined]  # every State is a future
+        yield source
+    elif not source.done():  # type: ignore[attr-defined]  # every State is a future
         source.__dict__["_unwanted"] = True  # left to end; how it ends is of no interest any more
-    return []
+
+
+def release_all(sources: Iterable[Any], child: Any) -> Iterator[Any]:
+    """Do that for each of `sources`."""
+    for source in sources:
+        yield from release(source, child)
 
 
 def claim_to_cancel(future: Any) -> bool:

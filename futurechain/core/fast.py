@@ -16,12 +16,12 @@ from weakref import ref
 from futurechain.core.attaching import append_stage, attach_stage, connect, run_at_once, too_late
 from futurechain.core.flatten import PLAIN_VALUES, break_ring
 from futurechain.core.handlers import Callbacks, Then, check_handler
-from futurechain.core.loop import HERE, run_dependents, settle
+from futurechain.core.loop import HERE, break_off, run_dependents, settle
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Tail, begin_chain, find_predecessor, tidy
 from futurechain.core.state import PENDING, TICKET, Group, Pending, attach, withdraw
 from futurechain.core.stdlib import StandardFuture
-from futurechain.core.thread_state import current
+from futurechain.core.thread_state import BROKEN_OFF, current
 from futurechain.core.unobserved import note_unobserved
 from futurechain.failure import Failure
 
@@ -219,6 +219,7 @@ def set_result(self: Any, result: Any) -> None:
     self._outcome = result
     settled = None
     if dependents:
+        dependent = None
         try:
             dependent = dependents[0]
             if type(dependent) in COUNTING_KINDS:
@@ -228,12 +229,21 @@ def set_result(self: Any, result: Any) -> None:
                     settled = dependent.complete()
         except (IndexError, ValueError):  # it was taken back just now
             pass
+        except KeyboardInterrupt as error:
+            return break_off(self, dependent, error)
+        except BROKEN_OFF as error:
+            current.thread.undone.append((self, dependent, error))
+            current.thread.later.append(self)
+            raise
         dependent = None  # no cycle: a traceback may keep this frame
     if dependents or dependents.copy():  # the copy takes the list's lock: a plain look may be older than our outcome
         try:
             run_dependents(self)
         except KeyboardInterrupt:  # if it came before anything was done; else nothing is left
             run_dependents(self)
+            raise
+        except BROKEN_OFF:
+            current.thread.later.append(self)
             raise
     if settled is not None:
         run_dependents(settled)

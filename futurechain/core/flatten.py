@@ -32,6 +32,7 @@ from futurechain.core.state import (
     KEYED,
     PENDING,
     PIN,
+    REPEATABLE,
     TICKET,
     Group,
     Pending,
@@ -43,11 +44,12 @@ from futurechain.core.state import (
     has_dependents,
     moved_from,
     publish,
+    settle_unowned,
     source_of,
     take,
     withdraw,
 )
-from futurechain.core.thread_state import ThreadState, current
+from futurechain.core.thread_state import BROKEN_OFF, ThreadState, current
 from futurechain.failure import Failure
 
 __all__ = ["PLAIN_VALUES", "TakeOver", "break_ring", "downstream", "is_ring", "pin", "resolve", "upstream"]
@@ -72,6 +74,7 @@ def resolve(stage: Any, value: Any) -> Any:
         if kind is types.CoroutineType:
             return _wait_for(stage, later("ensure")(value, stage._scheduler))
     except BaseException as error:  # somebody else's future may do anything
+        current.thread.note_interrupt(error)
         return Failure(error)
     return value
 
@@ -95,13 +98,22 @@ def _wait_for(stage: Any, inner: Any) -> Any:
     entry = WeakTakeOver(stage, inner) if forwarded else TakeOver(stage)
     stage._source = inner._as_source()
     stage._dependents[:0] = (TICKET, PIN) if forwarded else (TICKET,)  # from here on whoever claims it may settle it
+    try:
+        return _let_wait(stage, inner, entry, waiting)
+    except BROKEN_OFF as error:
+        current.thread.note_interrupt(error)
+        return Failure(error) if claim(stage) else PENDING
+
+
+def _let_wait(stage: Any, inner: Any, entry: Any, waiting: list[Any] | None) -> Any:
+    """Attach `entry` to `inner`, and those who were `waiting` for the stage if that is forwarded."""
     if not attach(inner, entry):  # before the others move: it is what `inner` is wanted for
         if not claim(stage):
             return PENDING
         inner._observed()
         return inner._outcome
     moved = [_move(one, stage, inner) for one in waiting or ()]
-    if forwarded and has_dependents(stage):
+    if waiting is not None and has_dependents(stage):
         pin(stage)  # somebody came in before it was forwarded
     rings = (is_ring(one, inner) for one in (*moved, stage) if one is not None)
     if any(rings) and claim(stage):  # who closes it fails, and those who were moved with it
@@ -234,6 +246,7 @@ class WeakTakeOver(weakref.ref[Any]):
 
 
 KEYED.update((TakeOver, WeakTakeOver))
+REPEATABLE.update((TakeOver, WeakTakeOver))
 
 
 def _drop(entry: Any) -> None:
@@ -244,10 +257,7 @@ def _drop(entry: Any) -> None:
 
 
 def _take_over(stage: Any, outcome: Any) -> Any:
-    if stage is None or not claim(stage):
-        return None
-    publish(stage, outcome)
-    return stage
+    return stage if stage is not None and settle_unowned(stage, outcome) else None
 
 
 def pin(stage: Any) -> None:

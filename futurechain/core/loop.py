@@ -19,15 +19,16 @@ that still holds one.
 from __future__ import annotations
 
 from contextvars import Context
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 from futurechain.core.flatten import PLAIN_VALUES, resolve, upstream
 from futurechain.core.handlers import Handler
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call, Scheduler
 from futurechain.core.state import (
-    KEYED,
     PENDING,
+    REPEATABLE,
     TICKET,
     Group,
     Pending,
@@ -37,7 +38,7 @@ from futurechain.core.state import (
     publish,
     source_of,
 )
-from futurechain.core.thread_state import DEEPEST, ThreadState, current
+from futurechain.core.thread_state import BROKEN_OFF, DEEPEST, ThreadState, current
 from futurechain.core.unobserved import failed, note_unobserved
 from futurechain.failure import Failure
 
@@ -48,6 +49,7 @@ __all__ = [
     "InlineDependent",
     "LocalDependent",
     "QueuedDependent",
+    "break_off",
     "execute",
     "leave_handlers",
     "perform",
@@ -64,6 +66,8 @@ INLINE_KINDS: set[type] = set()
 """Kinds of stages that have one function for values and run in the thread that settles their source."""
 WAITING_KINDS: set[type] = set()
 """Kinds of dependents that wait for a future without looking how it ended."""
+NOBODY: Any = SimpleNamespace(_dependents=[], _outcome=None)
+"""In the place of a settled future: nothing depends on it."""
 _NOTHING: Any = None
 
 
@@ -74,13 +78,20 @@ def settle(future: Any, outcome: Any) -> None:
     """Publish the outcome of a future that the caller owns, and carry it on to its dependents."""
     try:
         publish(future, outcome)
-    except KeyboardInterrupt as interrupt:  # nothing else is raised there
+    except KeyboardInterrupt as interrupt:
         current.thread.note_interrupt(interrupt)
         publish(future, outcome)
+    except BROKEN_OFF:  # the end of the stack: it has not happened
+        if type(future._outcome) is Pending:
+            future._dependents.insert(0, TICKET)
+        raise
     try:
         run_dependents(future)
     except KeyboardInterrupt:  # if it came before anything was done; else nothing is left
         run_dependents(future)
+        raise
+    except BROKEN_OFF:
+        current.thread.later.append(future)
         raise
     finally:
         del future, outcome
@@ -102,8 +113,8 @@ def run_dependents(future: Any) -> None:
         _run_straight(future, thread)
         if len(thread.stack) > floor:
             _run_branches(thread, floor)
-    except KeyboardInterrupt as interrupt:
-        _finish_interrupted(future, thread, floor, interrupt)
+    except BROKEN_OFF as error:
+        _finish_interrupted(future, thread, floor, error)
     finally:
         thread.depth = depth
         del future
@@ -120,6 +131,8 @@ def execute(future: Any, call: Call, context: Context | None = None) -> None:
     thread.depth = depth + 1
     try:
         outcome = perform(future, call, thread, context)
+    except BROKEN_OFF as error:
+        outcome = Failure(error)
     finally:
         thread.depth = depth
         call = context = _NOTHING
@@ -145,8 +158,10 @@ def start_late(stage: Any, future: Any) -> None:
             _run_straight(settled, thread)
         if len(thread.stack) > floor:
             _run_branches(thread, floor)
-    except KeyboardInterrupt as interrupt:
-        _finish_interrupted(settled, thread, floor, interrupt)
+    except BROKEN_OFF as error:
+        if settled is None:
+            thread.undone.append((future, stage, error))
+        _finish_interrupted(settled, thread, floor, error)
     finally:
         thread.depth = depth
         stage = future = settled = _NOTHING
@@ -154,23 +169,39 @@ def start_late(stage: Any, future: Any) -> None:
         leave_handlers(thread)
 
 
-def _finish_interrupted(settled: Any, thread: ThreadState, floor: int, interrupt: BaseException) -> None:
-    """Go on after a Ctrl-C in the library's own code, until everything at hand is done; it is raised after that."""
-    while True:
-        thread.note_interrupt(interrupt)
-        _recover(interrupt, thread)
+def break_off(future: Any, dependent: Any, error: BaseException) -> None:
+    """Go on with a settled `future`: a Ctrl-C has come while `dependent` was told."""
+    current.thread.undone.append((future, dependent, error))
+    current.thread.note_interrupt(error)
+    run_dependents(future)
+
+
+def _finish_interrupted(settled: Any, thread: ThreadState, floor: int, error: BaseException) -> None:
+    """Go on after what broke the library's own code off, until everything at hand is done.
+
+    A Ctrl-C is raised after that. At the end of the stack there is no going on: what is at hand is put off, until the
+    stack is shorter.
+    """
+    while issubclass(type(error), KeyboardInterrupt):
+        thread.note_interrupt(error)
+        _recover(error, thread)
         try:
+            _take_up(thread)
             if settled is not None:
                 _run_straight(settled, thread)
             settled = None
             _run_branches(thread, floor)
             return
-        except KeyboardInterrupt as another:
-            interrupt = another
+        except BROKEN_OFF as another:
+            error = another
+    if settled is not None:
+        thread.later.append(settled)
+    thread.later.append(NOBODY)  # whoever leaves the handlers, or waits in one, sees that there is something to do
+    raise error
 
 
 def _recover(interrupt: BaseException, thread: ThreadState) -> None:
-    """Put onto the stack what `_run_straight` had at hand when `interrupt` left it.
+    """Note as undone what `_run_straight` had at hand when `interrupt` left it.
 
     A jump back in a loop is covered by no ``except`` from Python 3.12 on: the frame in the traceback still has it.
     """
@@ -178,8 +209,39 @@ def _recover(interrupt: BaseException, thread: ThreadState) -> None:
     while trace is not None:
         if trace.tb_frame.f_code is _run_straight.__code__:
             names = trace.tb_frame.f_locals
-            _keep(names.get("future"), names.get("child"), thread, interrupt)
+            if names.get("future") is not None:
+                thread.undone.append((names["future"], names.get("child"), interrupt))
         trace = trace.tb_next
+
+
+def _take_up(thread: ThreadState) -> None:
+    """Bring to an end what was broken off; that, too, may be broken off, and is taken up again then."""
+    undone = thread.undone
+    while undone:
+        future, dependent, error = undone[-1]
+        if type(future._outcome) is not Pending:
+            thread.stack.append(future)  # below what depends on it: the rest of its dependents comes after that
+        settled = None if dependent is None else _tell_again(dependent, future, error, thread)
+        if settled is not None:
+            thread.stack.append(settled)
+        undone.remove((future, dependent, error))
+
+
+def _tell_again(dependent: Any, future: Any, error: BaseException, thread: ThreadState) -> Any:
+    """Go on with `dependent`, which was taken out of the list of `future`, and may have been told; it, if settled."""
+    if type(dependent) in REPEATABLE:
+        dependent._fire(future, future._outcome, thread)
+        dependent = getattr(dependent, "target", None)
+        return dependent if dependent is not None and dependent.done() else None
+    if not issubclass(type(dependent), State):
+        again = getattr(dependent, "_broken_off", None)
+        return None if again is None else again(error)
+    if dependent._outcome is PENDING and TICKET not in dependent._dependents:  # it is still ours
+        if not dependent._on_executor:
+            publish(dependent, Failure(error))
+        elif dependent._source is not None:  # it was not handed over yet
+            thread.later.append(dependent)
+    return dependent if type(dependent._outcome) is not Pending else None
 
 
 # -- what a thread has put off ----------------------------------------------------------------------------------------
@@ -261,28 +323,47 @@ def _carry_on_with(stage: Any, thread: ThreadState) -> None:
 
 def run_put_off(thread: ThreadState) -> None:
     """Do what this thread has put off, but for the stage that it carries on with."""
-    future = source = _NOTHING
+    future = _NOTHING
     while True:
         try:
+            if thread.undone:
+                _take_up(thread)
             _run_branches(thread, 0)
             if not thread.later:
                 return
             future = thread.later[0]
             thread.later.popleft()
             if type(future._outcome) is Pending:
-                source = source_of(future)
-                owned = future._on_executor or claim(future)
-                future = future._fire(source, source._outcome, thread) if owned else None
+                future = _fire_late(future, thread)
             if future is not None:
                 _run_straight(future, thread)
-        except KeyboardInterrupt as interrupt:
-            thread.note_interrupt(interrupt)
+        except BROKEN_OFF as error:
             if future is not None and type(future._outcome) is not Pending:
                 thread.stack.append(future)
             elif future is not None and TICKET in future._dependents and future not in thread.later:
                 thread.later.append(future)  # it was not begun
+            if not issubclass(type(error), KeyboardInterrupt):
+                thread.later.append(NOBODY)
+                raise
+            thread.note_interrupt(error)
         finally:
-            future = source = _NOTHING
+            future = _NOTHING
+
+
+def _fire_late(stage: Any, thread: ThreadState) -> Any:
+    """Fire a stage that was put off, unless it was cancelled; it, if that settled it."""
+    owned = stage._on_executor
+    source = _NOTHING
+    try:
+        source = source_of(stage)
+        owned = owned or claim(stage)
+        return stage._fire(source, source._outcome, thread) if owned else None
+    except BROKEN_OFF as error:
+        if owned and source is not None:
+            thread.undone.append((source, stage, error))
+        raise
+    finally:
+        del stage, source
 
 
 # -- the loop ---------------------------------------------------------------------------------------------------------
@@ -329,25 +410,11 @@ def _run_straight(future: Any, thread: ThreadState) -> None:
         else:
             if type(outcome) is Failure:
                 note_unobserved(future, outcome)
-    except KeyboardInterrupt as interrupt:
-        _keep(future, child, thread, interrupt)
+    except BROKEN_OFF as error:
+        thread.undone.append((future, child, error))  # no call into Python: the stack may be at its end
+        raise
     finally:
         future = first = child = dependents = outcome = _NOTHING  # no cycle: a traceback may keep this frame
-
-
-def _keep(future: Any, child: Any, thread: ThreadState, interrupt: BaseException) -> None:
-    """Put onto the stack what the loop had at hand when it was interrupted, so that it comes back to it."""
-    thread.note_interrupt(interrupt)
-    if future is not None and type(future._outcome) is not Pending:
-        thread.stack.append(future)
-    if child is None:
-        return
-    if child._outcome is PENDING and TICKET not in child._dependents:  # it is still ours
-        publish(child, Failure(interrupt))
-    if type(child._outcome) is not Pending:
-        thread.stack.append(child)
-    elif child._on_executor and child._source is not None:  # it was not handed over yet
-        thread.later.append(child)
 
 
 def _turn(future: Any, thread: ThreadState) -> Any:
@@ -355,6 +422,7 @@ def _turn(future: Any, thread: ThreadState) -> Any:
 
     If there are others behind it, `future` stands on the stack before anything is run.
     """
+    only = _NOTHING
     try:
         dependents = future._dependents
         if len(dependents) != 1 or type(dependents[0]) is Group:
@@ -369,6 +437,9 @@ def _turn(future: Any, thread: ThreadState) -> Any:
         return future if type(only) in WAITING_KINDS else settled  # who only waits has not looked
     except IndexError:  # withdrawn just now
         return future
+    except BROKEN_OFF as error:
+        thread.undone.append((future, only, error))
+        raise
     finally:
         future = only = settled = _NOTHING
 
@@ -386,12 +457,14 @@ def _run_branches(thread: ThreadState, floor: int) -> None:
                 stack.pop()
                 continue
             settled = dependent._fire(future, future._outcome, thread)
+            dependent = None
             if settled is not None:
                 _run_straight(settled, thread)
-    except KeyboardInterrupt as interrupt:
-        if type(dependent) in KEYED:  # it may be told twice
-            settled = cast("Any", dependent)._fire(future, future._outcome, thread) or settled
-        _keep(settled, dependent if isinstance(dependent, State) else None, thread, interrupt)
+    except BROKEN_OFF as error:
+        if settled is not None:
+            thread.undone.append((settled, None, error))
+        if future is not None:
+            thread.undone.append((future, dependent, error))
         raise
     finally:
         future = held = dependent = settled = _NOTHING

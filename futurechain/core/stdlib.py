@@ -26,6 +26,7 @@ from futurechain.core.loop import (
 )
 from futurechain.core.state import (
     PENDING,
+    REPEATABLE,
     RUNNING,
     TICKET,
     Pending,
@@ -139,6 +140,7 @@ class WaitCondition:
 
 
 WAITING_KINDS.add(WaitCondition)
+REPEATABLE.update((Waiter, WaitCondition))
 
 
 def _runs_loop() -> bool:

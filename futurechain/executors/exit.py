@@ -6,6 +6,9 @@ may lead from one pool to any other. Then it waits while something moves: while 
 running, or a stage of a pool rests on a timer, or on a handler that runs somewhere. What still is not settled then
 rests on what cannot come any more (a bare future, somebody's daemon thread), and fails; its error handlers and
 cleanups run, and may set things going again.
+
+Python 3.12 starts no thread once the interpreter ends, and forks no process. There the main thread itself does what a
+pool, the timers and the callbacks have no thread for, and process pools start with the first stage that is attached.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import threading
 import time
 from typing import Any
 
+from futurechain import clock
+from futurechain.core import callback_threads
 from futurechain.core.delivery import is_owned
 from futurechain.core.flatten import upstream
 from futurechain.core.handlers import Expiry
@@ -38,7 +43,7 @@ def arm() -> None:
 
 
 def _end() -> None:
-    PoolScheduler.is_helped = True  # Python 3.12 starts no threads any more
+    PoolScheduler.is_helped = True
     try:
         for _ in range(MOST_ROUNDS):
             _wait_for_movement()
@@ -48,6 +53,7 @@ def _end() -> None:
         pass
     finally:
         PoolScheduler.is_helped = False
+        callback_threads.help_at_exit(go_on=False)
         for pool in all_pools():
             pool.stop()
 
@@ -58,6 +64,8 @@ def _wait_for_movement() -> None:
         for pool in all_pools():
             pool.hold()
             pool.help()
+        clock.help_at_exit()
+        callback_threads.help_at_exit(go_on=True)
         if not (any(pool.is_moving() for pool in all_pools()) or _is_awaited()):
             return
         time.sleep(PAUSE)

@@ -14,16 +14,16 @@ from __future__ import annotations
 import concurrent.futures as cf
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 
-from futurechain.core.cancel import let_go, release
+from futurechain.core.cancel import let_go, release_all
 from futurechain.core.fast import COUNTING_KINDS, attach_to_all
 from futurechain.core.handlers import Named
 from futurechain.core.loop import HERE, run_dependents, settle
 from futurechain.core.observers import watch
-from futurechain.core.state import PENDING, claim, new_pending, publish
+from futurechain.core.state import PENDING, claim, new_pending, settle_unowned
 from futurechain.core.thread_state import ThreadState, current
 from futurechain.core.unobserved import rescue
 from futurechain.errors import LostFutureError
@@ -72,7 +72,7 @@ class _Group:
             if whole._outcome is PENDING and self._fire(source, source._outcome, current.thread) is not None:
                 run_dependents(whole)
         if whole._outcome is not PENDING:  # perhaps it was decided before everything was attached
-            _take_back(distinct, self)
+            let_go(distinct, self)
         return cast("Future[Any]", whole)
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:  # modules may be gone then
@@ -94,9 +94,7 @@ class _Group:
     def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> Any:
         """Take in one outcome; the combination, if that settled it."""
         decided = self.arrive(outcome)
-        if decided is PENDING or not claim(self.whole):
-            return None
-        return self._conclude(decided)
+        return None if decided is PENDING else self._conclude(decided)
 
     def arrive(self, outcome: Any) -> Any:
         """Take in one outcome; that of the combination, or PENDING."""
@@ -104,11 +102,22 @@ class _Group:
 
     def _conclude(self, outcome: Any) -> Any:
         whole = self.whole
-        publish(whole, outcome)
-        if self.left:
-            _take_back(self.distinct, self)
-        self.futures, self.distinct = (), ()
+        if not settle_unowned(whole, outcome):
+            return None
+        self._leave()
         return whole
+
+    def _leave(self) -> None:
+        if self.left:
+            let_go(self.distinct, self)
+        self.futures, self.distinct = (), ()
+
+    def _broken_off(self, error: BaseException) -> Any:
+        settle_unowned(self.whole, Failure(error))
+        if self.whole.done():
+            self._leave()
+            return self.whole
+        return None
 
     # -- as a parent --
 
@@ -116,15 +125,9 @@ class _Group:
         """Return what the combination waits for."""
         return self.distinct
 
-    def cancel_for(self, child: Any) -> list[Any]:
+    def cancel_for(self, child: Any) -> Iterator[Any]:
         """Take all entries back; what nobody else consumes, claimed."""
-        return [claimed for source in self.distinct for claimed in release(source, self)]
-
-
-def _take_back(sources: Sequence[Any], group: _Group) -> None:
-    """Take the entries of `group` back, and cancel what nobody else consumes."""
-    for source in sources:
-        let_go(source, group)
+        return release_all(self.distinct, self)
 
 
 class _All(_Group):
@@ -146,8 +149,6 @@ class _All(_Group):
 
     def complete(self) -> Any:
         """Settle the combination: everything has arrived."""
-        if not claim(self.whole):
-            return None
         return self._conclude(tuple([future._outcome for future in self.futures]))
 
     def arrive(self, outcome: Any) -> Any:

@@ -21,12 +21,22 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, overload
 
 from futurechain.core.cancel import let_go
-from futurechain.core.flatten import is_ring, resolve
+from futurechain.core.flatten import PLAIN_VALUES, is_ring, resolve
 from futurechain.core.handlers import Handler
 from futurechain.core.loop import leave_handlers, run_dependents
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Scheduler, scheduler_of
-from futurechain.core.state import PENDING, Pending, attach, claim, detach, is_unclaimed, new_pending, publish
+from futurechain.core.state import (
+    PENDING,
+    Pending,
+    attach,
+    claim,
+    detach,
+    is_unclaimed,
+    new_pending,
+    publish,
+    settle_unowned,
+)
 from futurechain.core.thread_state import current
 from futurechain.errors import CancelledError
 from futurechain.executors.inline import INLINE
@@ -75,7 +85,7 @@ class _Runner(Handler):
         if driver is not None:
             awaited, self.awaited = self.awaited, None
             if awaited is not None:
-                let_go(awaited, self)
+                let_go([awaited], self)
             self._run(self._clean_up, driver)
 
     def _is_over(self) -> bool:
@@ -101,6 +111,12 @@ class _Runner(Handler):
             return None
         finally:
             del self, future, outcome, driver  # no cycle: a traceback may keep this frame
+
+    def _broken_off(self, error: BaseException) -> Any:
+        target = self.target
+        if target is not None and settle_unowned(target, Failure(error)):
+            self.awaited = self.target = None
+        return target if target is not None and target.done() else None
 
     # -- steps --
 
@@ -184,11 +200,13 @@ class _Runner(Handler):
         run = current.thread
         run.depth += 1
         try:
-            return driver.resume(outcome, self.target._scheduler.name)
+            stepped = driver.resume(outcome, self.target._scheduler.name)
+            return stepped  # noqa: RET504 - a Ctrl-C with the end of the call comes inside of `try`
         finally:
             run.depth -= 1
             if run.later and not run.depth:
                 leave_handlers(run)  # the yielded future may be waiting for it
+            stepped = None
             del self, driver, outcome
 
     def _await(self, driver: Driver, yielded: Any) -> Any:
@@ -214,12 +232,13 @@ class _Runner(Handler):
 
     def _end(self, value: Any) -> Any:
         target = self.target
-        if not claim(target):
-            return None
-        outcome = value if type(value) is Failure else resolve(target, value)
-        if outcome is PENDING:
-            return None
-        publish(target, outcome)
+        if type(value) is Failure or type(value) in PLAIN_VALUES:
+            if not settle_unowned(target, value):
+                return None
+        else:
+            if not claim(target) or (outcome := resolve(target, value)) is PENDING:
+                return None
+            publish(target, outcome)
         self.target = None  # no cycle: a frame that a traceback keeps may hold this
         return target
 

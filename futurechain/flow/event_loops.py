@@ -73,7 +73,7 @@ class _Wake:
 
 def _leave(future: Any, entry: _Wake) -> None:
     """Stop waiting; cancel the future if nobody else consumes it."""
-    let_go(future, entry)
+    let_go([future], entry)
 
 
 def _wait_in_asyncio(future: Any) -> Generator[Any, Any, None]:

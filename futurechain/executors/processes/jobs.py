@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import types
 from collections.abc import Callable
@@ -97,6 +98,11 @@ class ProcessScheduler(OutOfProcess):
         self.machine: Machine = make(name)
         self.stop_cancelled: bool = stop_cancelled
 
+    def register(self, stage: Any, source: Any = None) -> None:
+        super().register(stage, source)
+        if NOTHING_STARTS_AT_EXIT and not self.closing:
+            self.machine.prepare()
+
     def launch(self, stage: Any, call: Call, *, begun: bool) -> None:
         job = StageJob(self, stage, call, begun=begun)
         stage._call, stage._source = call[0], job
@@ -137,6 +143,8 @@ class ProcessScheduler(OutOfProcess):
         return f"{self.name} {state}, {len(machine.staff.processes)} workers, {machine.queued} queued"
 
 
+NOTHING_STARTS_AT_EXIT: bool = sys.version_info[:2] == (3, 12)
+"""Whether what a stage needs must be there before its turn comes: the interpreter may have begun to end by then."""
 _FUNCTIONS = frozenset({types.FunctionType, types.BuiltinFunctionType, type})
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 SHORT = 1 << 16

@@ -17,6 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import islice
 from time import perf_counter
 from typing import Any
@@ -96,8 +97,7 @@ class Machine:
             OSError: if no worker can be started.
         """
         self.check()
-        self.staff.prepare()
-        self._begin()
+        self._start_what_is_needed()
         trip = Trip(jobs, cut)
         items = [*trip.items]
         if pack and self._watcher.backlog.size < MOST_PACKED_AT_ONCE and len(self._inbox) < MOST_UNREAD:
@@ -108,6 +108,28 @@ class Machine:
         if trip.items and not self._handed_over(trip):
             self._queue(trip)
         return items
+
+    def _start_what_is_needed(self) -> None:
+        try:
+            if not self.staff.forks:  # with fork the thread comes last, so that the children are forked without it
+                self._begin()
+            self.staff.prepare()
+            self._begin()
+        except RuntimeError as error:
+            if self.staff.processes and self.thread is not None:
+                return  # those that are there will do
+            if self.thread is None:
+                self._refuse_rest()  # workers that nobody would look after
+            if "interpreter shutdown" in str(error):  # Python 3.12 starts nothing any more by then
+                error.add_note(f"{self.name} was not in use when the interpreter began to end: use it before")
+            raise
+
+    def prepare(self) -> None:
+        """Start what can be started already, for what will be submitted; what cannot will be told by `submit`."""
+        if self.thread is None and self.reason is None and not self._closed and self._process == os.getpid():
+            with suppress(OSError, RuntimeError):
+                self.staff.prepare_early()
+                self._begin()
 
     def _queue(self, trip: Trip) -> None:
         """Send `trip` to the watching thread; wake that only if there is something to be done about it now.
@@ -234,6 +256,7 @@ class Machine:
                 for item in argument.items:
                     item.job.fail(self._refusal(), None)
             elif isinstance(argument, WorkerProcess):
+                self.staff.leaves(argument)
                 argument.kill()
                 argument.bury()
             elif isinstance(argument, threading.Event):

@@ -35,7 +35,7 @@ class Staff:
         self._joined = joined
         self._slots: list[None] = [None] * limit
         self._tokens: list[None] = []
-        self._forks = context.get_start_method(allow_none=False) == "fork"
+        self.forks: bool = context.get_start_method(allow_none=False) == "fork"
 
     def prepare(self) -> None:
         """Have a worker for what is about to be queued: one that is idle, or a new one; with fork, all at once.
@@ -43,7 +43,7 @@ class Staff:
         Raises:
             OSError: if none can be started, and there is none.
         """
-        if self._forks:
+        if self.forks:
             while self._slots:
                 self._try_to_hire()
             return
@@ -51,6 +51,15 @@ class Staff:
             self._tokens.pop()
         except IndexError:
             self._try_to_hire()
+
+    def prepare_early(self) -> None:
+        """Have what `prepare` cannot start any more once the interpreter ends: forked workers.
+
+        Raises:
+            OSError: if none can be started, and there is none.
+        """
+        if self.forks:
+            self.prepare()
 
     def _try_to_hire(self) -> None:
         try:
