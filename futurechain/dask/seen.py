@@ -32,7 +32,7 @@ from futurechain.core.asked import is_asked, new_asked
 from futurechain.core.cancel import release
 from futurechain.core.handlers import Named, label
 from futurechain.core.scheduler import Scheduler, later, scheduler_of
-from futurechain.core.state import KEYED, Pending, attach, claim, is_consumed, publish
+from futurechain.core.state import KEYED, REPEATABLE, Pending, attach, claim, is_consumed, publish
 from futurechain.core.thread_state import ThreadState, current
 from futurechain.core.unobserved import OBSERVED
 from futurechain.dask.stages import Remote, home_of
@@ -141,6 +141,7 @@ class _Entry:
 
 
 KEYED.add(_Entry)
+REPEATABLE.add(_Entry)
 
 
 class ClusterFuture(LocalStage[T]):
