@@ -25,7 +25,7 @@ from uuid import uuid4
 
 from futurechain.core import callback_threads
 from futurechain.core.attaching import attach_stage
-from futurechain.core.delivery import wake_waiting
+from futurechain.core.delivery import tell_quietly, wake_waiting
 from futurechain.core.handlers import label
 from futurechain.core.loop import HERE, run_dependents
 from futurechain.core.observers import watch
@@ -34,7 +34,7 @@ from futurechain.core.state import RUNNING, claim, consumers, publish, source_of
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import annotate
 from futurechain.dask.errors import closed, explained, is_unwritable, lost, unsent
-from futurechain.dask.seen import seen
+from futurechain.dask.seen import Entry, seen
 from futurechain.dask.stages import Remote, RemoteStage, Sent, value_function
 from futurechain.dask.there import TOPIC, as_tuple
 from futurechain.dask.there import Call as CallThere
@@ -205,7 +205,10 @@ class DaskScheduler(OutOfProcess):
         job = Job(self, partial(run_dependents, stage))  # before the stage is published: a shutdown waits for it, too
         self._publish(stage, outcome)
         wake_waiting(stage)
-        callback_threads.post(job)
+        if type(outcome) is Remote and tell_quietly(stage, partial(_is_quiet, outcome)):
+            job.end()
+        else:
+            callback_threads.post(job)
 
     def _publish(self, future: Any, outcome: Any) -> None:
         run = current.thread
@@ -277,6 +280,13 @@ def _options_of(scheduler: Any) -> dict[str, Any]:
         scheduler = scheduler._inner
     found: dict[str, Any] = scheduler.options
     return found
+
+
+def _is_quiet(remote: Remote, dependent: Any) -> bool:
+    """Tell whether `dependent` runs nothing when it is told of a value on the cluster."""
+    if type(dependent) is RemoteStage:
+        return dependent.was_sent(remote.engine)
+    return type(dependent) is Entry
 
 
 def _followers(stage: Any) -> Iterator[Any]:

@@ -24,7 +24,7 @@ so the data on the cluster lives as long as what the user holds, or what there s
 from __future__ import annotations
 
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -42,7 +42,7 @@ from futurechain.future import Future, LocalStage
 if TYPE_CHECKING:
     from futurechain.dask.scheduler import DaskScheduler
 
-__all__ = ["ClusterFuture", "seen"]
+__all__ = ["ClusterFuture", "Entry", "seen"]
 
 T = TypeVar("T")
 LEAST = 10.0
@@ -110,12 +110,12 @@ class _View:
         """Tell whether the stage there can be cancelled, since nobody else consumes it."""
         return not self.there.done() and not is_consumed(self.there)
 
-    def cancel_for(self, child: Any) -> list[Any]:
+    def cancel_for(self, child: Any) -> Iterable[Any]:
         """Let the stage there go."""
         return release(self.there, child)
 
 
-class _Entry:
+class Entry:
     """In the list of the stage there: tells the future that users see."""
 
     __slots__ = ("key", "target", "view")
@@ -140,8 +140,8 @@ class _Entry:
         return None
 
 
-KEYED.add(_Entry)
-REPEATABLE.add(_Entry)
+KEYED.add(Entry)
+REPEATABLE.add(Entry)
 
 
 class ClusterFuture(LocalStage[T]):
@@ -269,7 +269,7 @@ def seen(there: Any, scheduler: Scheduler) -> Future[Any]:
     view.shown = there.__dict__["_shown"] = weakref.ref(future)
     if (trail := there.__dict__.get("_trail")) is not None:  # debug mode
         future.__dict__["_trail"] = trail
-    entry = _Entry(view, future)
+    entry = Entry(view, future)
     if not attach(there, entry, guarded=False):
         there._observed()
         entry._fire(there, there._outcome, current.thread)

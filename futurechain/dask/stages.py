@@ -5,6 +5,7 @@ They are chained by the rules of the core. How users see them is in `futurechain
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from futurechain.core.cancel import release
@@ -73,7 +74,7 @@ class Sent:
         """Say yes: Dask forgets what is cancelled, and lets a worker that runs it end that."""
         return True
 
-    def cancel_for(self, child: Any) -> list[Any]:
+    def cancel_for(self, child: Any) -> Iterable[Any]:
         """Withdraw it from the cluster; return the stage before, claimed, if nobody else consumes that."""
         self._home.withdraw(self.engine)
         return release(self.parent, child)
@@ -100,6 +101,11 @@ class RemoteStage(ExecutorStage[T]):
         mine = [engine]
         return self.__dict__.setdefault("_turn", mine) is mine
 
+    def was_sent(self, engine: Any) -> bool:
+        """Tell whether the cluster has it, or gets it now, with just this value as its argument."""
+        turn = self.__dict__.get("_turn")
+        return turn is not None and turn[0] is engine
+
     def give_back(self) -> None:
         """Give that right back: it could not be used."""
         self.__dict__.pop("_turn", None)
@@ -113,10 +119,9 @@ class RemoteStage(ExecutorStage[T]):
         """Hand it over, unless the cluster has it already, with just this value as its argument."""
         if type(self._outcome) is not Pending:  # it was quicker to come here than the one before
             return None
-        if type(outcome) is Remote and value_function(self) is not None and not self.take_turn(outcome.engine):
-            turn = self.__dict__.get("_turn")
-            if turn is not None and turn[0] is outcome.engine:
-                return None
+        new = type(outcome) is not Remote or value_function(self) is None or self.take_turn(outcome.engine)
+        if not new and self.was_sent(outcome.engine):
+            return None
         return super()._fire(future, outcome, thread)
 
 
