@@ -16,7 +16,7 @@ from weakref import ref
 from futurechain import clock
 from futurechain.core import fast
 from futurechain.core.attaching import append_stage, attach_local, attach_stage, kinds, plan_clean_up
-from futurechain.core.cancel import cancel_owned, claim_to_cancel, expire
+from futurechain.core.cancel import cancel, expire
 from futurechain.core.flatten import pin
 from futurechain.core.handlers import (
     Callbacks,
@@ -34,7 +34,6 @@ from futurechain.core.lost import Guard, finalize
 from futurechain.core.scheduler import chain_end, later
 from futurechain.core.state import Pending, consumers
 from futurechain.core.stdlib import StandardFuture
-from futurechain.errors import CancelledError
 from futurechain.failure import Failure
 
 __all__ = ["ExecutorStage", "Future", "LocalStage", "Returned", "Stage", "Waited", "fail", "succeed"]
@@ -323,8 +322,7 @@ class Future(StandardFuture[T]):
         Returns:
             True if it is cancelled now; False if it is running, or settled otherwise.
         """
-        if claim_to_cancel(self):
-            cancel_owned(self, Failure(CancelledError()))
+        cancel(self)
         return self.cancelled()
 
     def __await__(self) -> Generator[Any, Any, T]:

@@ -45,6 +45,16 @@ def pytest_report_header(config: pytest.Config) -> str:
     return "with the slow tests" if config.getoption("--all") else "without the slow tests: --all runs them, too"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_heap() -> None:
+    """Take what the files before have left, and what was imported, out of the collector's sight.
+
+    A full collection costs as much as there is to look at, and many tests do hundreds of them.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def only_own_reports(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that reads the log finds no report of a failure that a test before it has dropped."""

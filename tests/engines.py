@@ -181,7 +181,10 @@ def stops_running_work(executor: Any) -> str:
 
 def survives(executor: Any) -> str:
     """Kill the worker in a task: does another task run after that?"""
-    error = executor.submit(work.die).exception(180)
+    try:
+        error = executor.submit(work.die).exception(60)
+    except TimeoutError:
+        return "no (it hangs)"
     try:
         after = executor.submit(work.double, 2).result(180)
     except BaseException as broken:
@@ -250,8 +253,8 @@ def main() -> None:
     """Print the table."""
     if sys.argv[1:2] == ["--survives"]:
         with engine(sys.argv[2]) as executor:
-            print(survives(executor))
-        return
+            print(survives(executor), flush=True)
+            os._exit(0)  # the end of what is broken may take for ever
     names = [name for name in ENGINES if not sys.argv[1:] or any(part in name for part in sys.argv[1:])]
     print("| engine | stops running work | survives a killed worker | keeps data there | begun first | 32 MB |")
     print("|---|---|---|---|---|---|")

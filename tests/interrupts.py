@@ -3,7 +3,8 @@
 Each program builds futures in the main thread and settles them; somewhere in between it is interrupted, once. Then
 whoever wrote the program would do what is left to do: settle what is not settled yet. After that every future that
 the program has got hold of must be done. A run is *lost* if one is not, and *locked* if another thread cannot use
-these futures any more, or this thread runs no more handlers. The same chain, made by hand of standard futures, is there for comparison.
+these futures any more, or this thread runs no more handlers. The same chain, made by hand of standard futures, is
+there for comparison.
 
 Two ways to interrupt:
 

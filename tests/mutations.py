@@ -175,7 +175,7 @@ MUTANTS = (
     ),
     Mutant(
         "core/flatten.py",
-        "    if forwarded and has_dependents(stage):\n        pin(stage)",
+        "    if waiting is not None and has_dependents(stage):\n        pin(stage)",
         "    if False:\n        pin(stage)",
         "the second look of who forwards: somebody came before that",
         ("returns(): set_result | finally", "returns(): set_result | then"),
@@ -254,8 +254,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/flatten.py",
-        "    if stage is None or not claim(stage):",
-        "    if stage is None:",
+        "    return stage if stage is not None and settle_unowned(stage, outcome) else None",
+        "    return stage if stage is not None and publish(stage, outcome) is None else None",
         "a returned future settles only the stage that still waits",
         ("waiting(then): cancel_root | set_result",),
     ),
@@ -328,8 +328,8 @@ MUTANTS = (
     # -- cancel
     Mutant(
         "core/cancel.py",
-        "    if shielded or is_consumed(source):\n        return []",
-        "    if shielded:\n        return []",
+        "    if shielded or is_consumed(source):\n        return",
+        "    if shielded:\n        return",
         "what somebody else consumes is not cancelled",
         ("bare(then_two, then): cancel_first | look",),
     ),
@@ -342,14 +342,14 @@ MUTANTS = (
     ),
     Mutant(
         "core/cancel.py",
-        "        if claim(target):\n            settle(target, failure)",
-        "        if False:\n            settle(target, failure)",
+        "            if claim(target):\n                yield target, self.failure",
+        "            if False:\n                yield target, self.failure",
         "a cancellation goes down to those who were forwarded",
         ("returns(adopt): set_result | cancel_root",),
     ),
     Mutant(
         "core/cancel.py",
-        "            claimed += release(before, future)",
+        "            owned.extend(release(before(), self.future))",
         "            pass",
         "a cancellation goes up to what was waited for before it was forwarded",
         ("returns(adopt): set_result | cancel_first",),

@@ -17,7 +17,7 @@ from benchmarks.pools import open_pool, pool_peers
 MACHINE = {"processor": "a <fast> one", "cores": 2, "python": "CPython", "date": "today"}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _steady():
     with measure.steady():
         yield

@@ -30,7 +30,7 @@ from guard import within
 SMALL, LARGE = 1_000, 16_000
 BOUND = 5
 """How much more each part may cost in the large shape; 16 is what a quadratic one would show."""
-ROUNDS = 3
+ROUNDS = 6
 
 SHAPES = {}
 SMALLER = {"a_chain_of_raises", "a_chain_of_raises_on_callbacks", "one_error_raised_again_and_again"}

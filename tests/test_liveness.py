@@ -953,8 +953,7 @@ def test_a_producer_that_is_dropped():
         ends.append(attach(Future()))  # noqa: PERF401  # one after the other, with nothing held between
     gc.collect()
     for end in ends:
-        assert end.done(), end
-        assert end.exception(0) is not None
+        assert end.exception(LONG) is not None  # a callback thread tells it
 
 
 @within(30)

@@ -8,7 +8,7 @@ then: what is settled is not settled twice, what is claimed is not claimed twice
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from futurechain.core.thread_state import current
 from futurechain.errors import CancelledError
 from futurechain.failure import Failure
 
-__all__ = ["cancel_owned", "claim_to_cancel", "expire", "let_go", "release_all"]
+__all__ = ["cancel", "cancel_owned", "expire", "let_go", "release_all"]
 
 
 class _Cancellation:
@@ -57,30 +57,40 @@ class _Cancellation:
                 detach(self.source, target)  # it has been told by an entry of its own here
 
 
+def cancel(future: Any) -> None:
+    """Cancel `future`, if that can be, and upward what nobody else consumes."""
+    _cancel_all(partial(_claim_one, future))
+
+
 def cancel_owned(future: Any, failure: Failure) -> None:
     """Settle `future`, which the caller owns, with `failure`, and cancel upward what nobody else consumes."""
-    _cancel_all([(future, failure)], ())
+    _cancel_all(partial(iter, [(future, failure)]))
 
 
 def let_go(sources: Iterable[Any], child: Any) -> None:
     """Let the dependent `child` no longer wait for `sources`; cancel what nobody else consumes."""
-    _cancel_all([], sources, child)
+    _cancel_all(partial(release_all, sources, child))
 
 
-def _cancel_all(owned: list[Any], sources: Iterable[Any], child: Any = None) -> None:
-    """Cancel what is `owned`, and those of `sources` that nobody but `child` consumes."""
-    thread = current.thread
+def _claim_one(future: Any) -> Iterator[Any]:
+    if _claim_to_cancel(future):
+        yield future
+
+
+def _cancel_all(find: Callable[[], Iterator[Any]]) -> None:
+    """Cancel what `find` yields, claimed, and upward what nobody else consumes."""
+    thread, owned = current.thread, list[Any]()
     thread.depth += 1  # so that an interrupt, or what is put off, waits until all of it is done
     try:
-        owned.extend(release_all(sources, child))
+        owned.extend(find())
         _carry_out(owned)
     except KeyboardInterrupt as interrupt:
         thread.note_interrupt(interrupt)
-        owned.extend(release_all(sources, child))
+        owned.extend(find())
         _carry_out(owned)
     finally:
         thread.depth -= 1
-        del owned, sources, child
+        del owned, find
     if not thread.depth and (thread.later or thread.carried is not None or thread.interrupt is not None):
         leave_handlers(thread)
 
@@ -110,7 +120,7 @@ def release(source: Any, child: Any, *, shielded: bool = False) -> Iterator[Any]
     detach(source, child)
     if shielded or is_consumed(source):
         return
-    if claim_to_cancel(source):
+    if _claim_to_cancel(source):
         yield source
     elif not source.done():  # type: ignore[attr-defined]  # every State is a future
         source.__dict__["_unwanted"] = True  # left to end; how it ends is of no interest any more
@@ -122,7 +132,7 @@ def release_all(sources: Iterable[Any], child: Any) -> Iterator[Any]:
         yield from release(source, child)
 
 
-def claim_to_cancel(future: Any) -> bool:
+def _claim_to_cancel(future: Any) -> bool:
     """Claim `future`, unless it runs, and whoever runs it does not stop when asked."""
     stop = getattr(source_of(future), "stop", None)
     return (not future.running() if stop is None else bool(stop())) and claim(future)

@@ -8,8 +8,11 @@ one after the other, each with all that depends on it.
 
 *Ctrl-C.* CPython looks for signals after calls, where functions begin, and at the ends of loops. So the loop looks at a
 dependent first and removes that very one then: if the interrupt comes with the removal, it still knows which one. An
-interrupt that comes anywhere else puts what the loop has at hand onto the stack; in any case the thread finishes all
-that it can name, and raises then.
+interrupt that comes anywhere else leaves what the loop has at hand in ``thread.undone``; that is taken up again at
+once (a dependent is told again if that does no harm, else what it stands for fails with the interrupt), the thread
+finishes all that it can name, and raises then. The end of the stack (`RecursionError`) is the same but for one thing:
+there is no room to go on, so what is undone waits until a loop further out, or the thread's next use of the library,
+comes to it. Whatever is done where it is raised calls no function of Python.
 
 The traceback of an exception keeps the frames that were active when it was raised, with their variables. So that a
 failed stage is no part of a reference cycle (stage, exception, frame, stage), no function here ends with a variable

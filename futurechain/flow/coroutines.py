@@ -18,7 +18,7 @@ import concurrent.futures as cf
 import functools
 import types
 from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from futurechain.core.cancel import let_go
 from futurechain.core.flatten import PLAIN_VALUES, is_ring, resolve
@@ -197,7 +197,7 @@ class _Runner(Handler):
 
     def _step(self, driver: Driver, outcome: Any) -> tuple[Any, bool]:
         """Resume once, as a handler does: what that puts off is done before we go on."""
-        run = current.thread
+        run, stepped = current.thread, cast("Any", None)
         run.depth += 1
         try:
             stepped = driver.resume(outcome, self.target._scheduler.name)
