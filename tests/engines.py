@@ -203,6 +203,16 @@ def begins_first(executor: Any) -> str:
     return "yes" if order.index("b") <= 3 else "no"
 
 
+def zeros(count: int) -> bytes:
+    """Return something heavy."""
+    return bytes(count)
+
+
+def size(value: bytes) -> int:
+    """Return how heavy it is. (Parsl takes no built-in functions.)"""
+    return len(value)
+
+
 def nap(seconds: float, value: Any = None) -> Any:
     """Return `value`, later."""
     time.sleep(seconds)
@@ -229,7 +239,7 @@ def seconds_for_heavy(executor: Any) -> float:
     times = []
     for _ in range(3):
         began = time.perf_counter()
-        executor.submit(bytes, SIZE).then(len).result(60)
+        executor.submit(zeros, SIZE).then(size).result(60)
         times.append(time.perf_counter() - began)
     return min(times)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 try:
     import distributed as _distributed  # noqa: F401  # asked for first, for the message
-except ImportError as missing:
-    raise ImportError("futurechain.dask needs distributed: install the extra futurechain[dask]") from missing
+except ImportError:
+    raise ImportError("futurechain.dask needs distributed: install the extra futurechain[dask]") from None
 
 from futurechain.dask.errors import ClusterWorkerDiedError
 from futurechain.dask.executor import DaskExecutor

@@ -23,7 +23,8 @@ class ClusterWorkerDiedError(WorkerDiedError, KilledWorker):
     def __init__(self, error: KilledWorker) -> None:
         KilledWorker.__init__(self, error.task, error.last_worker, error.allowed_failures)
 
-    __str__ = KilledWorker.__str__
+    def __str__(self) -> str:
+        return KilledWorker.__str__(self)
 
 
 def explained(engine: Any, stage: Any) -> BaseException:

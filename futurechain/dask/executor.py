@@ -36,7 +36,7 @@ class DaskExecutor(Mapping):
     A worker that dies loses nothing: what was only there is computed again. So a function may run more than once.
     """
 
-    trip_seconds = 0.050
+    trip_seconds: float = 0.050
     """Seconds of work at which a trip of a pipeline aims here: each costs some milliseconds, and a long way there."""
     _maps_in_chunks = True
     _scheduler: DaskScheduler | Place

@@ -55,14 +55,14 @@ class _View:
     __slots__ = ("__weakref__", "home", "key", "remote", "shown", "there", "tokens", "wanted")
 
     def __init__(self, home: DaskScheduler, there: Any) -> None:
-        self.home = home
+        self.home: DaskScheduler = home
         self.there: Any = there
         self.remote: Remote | None = None
         """The value, once it is there."""
         self.shown: weakref.ref[Any]
-        self.tokens = [None]
+        self.tokens: list[None] = [None]
         """Who pops this fetches the value."""
-        self.wanted = False
+        self.wanted: bool = False
 
     def asked(self) -> None:
         """Fetch the value, if there is one, and nobody does so already."""
@@ -121,7 +121,7 @@ class Entry:
     __slots__ = ("key", "target", "view")
 
     def __init__(self, view: _View, target: Any) -> None:
-        self.view = view
+        self.view: _View = view
         self.target: Any = target
         self.key: int = ~id(target)
 
