@@ -51,13 +51,13 @@ def local_cluster(workers: int = 2):
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster():
     with local_cluster() as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(cluster):
     with Client(cluster) as client:
         yield client
