@@ -30,7 +30,7 @@ def is_there() -> bool:
 def _client() -> Any:
     from distributed import Client, LocalCluster
 
-    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=60)
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=60)
     client = Client(cluster)
     atexit.register(cluster.close)
     atexit.register(client.close)

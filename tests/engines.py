@@ -101,7 +101,7 @@ def parsl(stack: ExitStack) -> Any:
 def cluster(stack: ExitStack) -> Any:
     with absent_if_missing():
         from distributed import Client, LocalCluster
-    local = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=60)
+    local = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=60)
     return stack.enter_context(Client(stack.enter_context(local)))
 
 

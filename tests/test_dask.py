@@ -47,7 +47,7 @@ VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 
 def local_cluster(workers: int = 2):
     return distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, dashboard_address=None, resources={"LEFT": 1}, silence_logs=60
+        n_workers=workers, threads_per_worker=1, dashboard_address=":0", resources={"LEFT": 1}, silence_logs=60
     )
 
 
@@ -501,6 +501,18 @@ def test_timeout_takes_its_branch_back(executor, gate):
     until(begun.cancelled)
 
 
+def test_who_attaches_while_it_is_sent_is_served(executor):
+    """Stages that several threads attach while the one before is being sent are all run, once each."""
+    for _ in range(5):
+        begun = futurechain.Future()
+        first = begun.then(work.double, on=executor)
+        with ThreadPoolExecutor(4) as threads:
+            attaching = [threads.submit(lambda: [first.then(work.double) for _ in range(5)]) for _ in range(4)]
+            begun.set_result(1)
+            last = [one for attached in attaching for one in attached.result(30)]
+        assert [one.result(30) for one in last] == [4] * 20
+
+
 def test_cancel_meets_the_end_of_the_work(executor):
     """However a cancellation and the end of the work meet, the future is settled one way or the other."""
     for _ in range(100):
@@ -645,6 +657,24 @@ def test_a_closed_client_settles_everything(cluster, gate):
     with pytest.raises(ClusterLostError):
         done.result(30)
     executor.shutdown()
+
+
+@pytest.mark.slow
+def test_the_end_of_the_interpreter_waits_for_no_cluster():
+    """A program that ends with work on a cluster under way ends, in silence."""
+    program = """
+import time
+from distributed import Client, LocalCluster
+from futurechain.dask import DaskExecutor
+
+cluster = LocalCluster(n_workers=1, processes=False, dashboard_address=":0", silence_logs=60)
+future = DaskExecutor(Client(cluster)).submit(time.sleep, 3).then(str)
+print("end")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "end\n")
+    assert "futurechain" not in done.stderr
 
 
 @pytest.mark.slow

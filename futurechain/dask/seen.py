@@ -135,6 +135,8 @@ class Entry:
         if type(outcome) is Remote:
             self.view.finish(outcome)
         elif claim(target):
+            if "_unwanted" in future.__dict__:  # how it ends is of no interest any more
+                target.__dict__["_unwanted"] = True
             publish(target, outcome)
             return target
         return None

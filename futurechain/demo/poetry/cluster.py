@@ -35,7 +35,7 @@ def open_cluster(address: str | None, workers: int) -> Iterator[Any]:
 def _client(stack: ExitStack, address: str | None, workers: int) -> Any:
     distributed: Any = import_module("distributed")  # its classes are not typed
     if address is None:
-        own = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=60)
+        own = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=60)
         return stack.enter_context(distributed.Client(stack.enter_context(own)))
     try:
         return stack.enter_context(distributed.Client(address, timeout=PATIENCE))
