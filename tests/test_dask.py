@@ -507,10 +507,14 @@ def test_who_attaches_while_it_is_sent_is_served(executor):
         begun = futurechain.Future()
         first = begun.then(work.double, on=executor)
         with ThreadPoolExecutor(4) as threads:
-            attaching = [threads.submit(lambda: [first.then(work.double) for _ in range(5)]) for _ in range(4)]
+            attaching = [threads.submit(attach_five, first) for _ in range(4)]
             begun.set_result(1)
             last = [one for attached in attaching for one in attached.result(30)]
         assert [one.result(30) for one in last] == [4] * 20
+
+
+def attach_five(future):
+    return [future.then(work.double) for _ in range(5)]
 
 
 def test_cancel_meets_the_end_of_the_work(executor):

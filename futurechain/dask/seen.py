@@ -29,7 +29,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from futurechain.core.asked import is_asked, new_asked
-from futurechain.core.cancel import release
+from futurechain.core.cancel import release_all
 from futurechain.core.handlers import Named, label
 from futurechain.core.scheduler import Scheduler, later, scheduler_of
 from futurechain.core.state import KEYED, REPEATABLE, Pending, attach, claim, is_consumed, publish
@@ -112,7 +112,7 @@ class _View:
 
     def cancel_for(self, child: Any) -> Iterable[Any]:
         """Let the stage there go."""
-        return release(self.there, child)
+        return release_all((self.there,), child)
 
 
 class Entry:

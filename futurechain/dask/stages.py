@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from futurechain.core.cancel import release
+from futurechain.core.cancel import release_all
 from futurechain.core.handlers import Handler, Then
 from futurechain.core.scheduler import Scheduler
 from futurechain.core.state import Pending
@@ -77,7 +77,7 @@ class Sent:
     def cancel_for(self, child: Any) -> Iterable[Any]:
         """Withdraw it from the cluster; return the stage before, claimed, if nobody else consumes that."""
         self._home.withdraw(self.engine)
-        return release(self.parent, child)
+        return release_all((self.parent,), child)
 
 
 class RemoteStage(ExecutorStage[T]):

@@ -119,7 +119,7 @@ def _dependents(future: Any) -> list[tuple[Any, str]]:
         return [] if end is future or end is None else [(end, "later")]
     found: list[tuple[Any, str]] = []
     for target, text in map(_target, consumers(future)):
-        if _drawn(target) is future:
+        if target is not future and _drawn(target) is future:
             found += _dependents(target)
         elif target is not None:
             found.append((_drawn(target), text))
