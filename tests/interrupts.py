@@ -22,6 +22,7 @@ import dis
 import functools
 import gc
 import logging
+import os
 import random
 import signal
 import sys
@@ -359,7 +360,7 @@ class ByPlace:
             raise KeyboardInterrupt
 
     def __enter__(self) -> Self:
-        self._main = threading.get_ident()
+        self._main = os.getpid(), threading.get_ident()
         if MONITORING is None:
             sys.settrace(self._trace)
         else:
@@ -380,14 +381,15 @@ class ByPlace:
     def _monitor(self, code: CodeType, offset: int) -> Any:
         if not self.is_ours(code):
             return MONITORING.DISABLE
-        return self.arrive(code, offset, sys._getframe(1)) if threading.get_ident() == self._main else None
+        is_here = (os.getpid(), threading.get_ident()) == self._main
+        return self.arrive(code, offset, sys._getframe(1)) if is_here else None
 
     def _trace(self, frame: Any, event: str, _: object) -> Any:
         """Trace one frame, where there is no ``sys.monitoring``."""
         if not self.is_ours(frame.f_code):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        if event == "opcode":
+        if event == "opcode" and os.getpid() == self._main[0]:
             self.arrive(frame.f_code, frame.f_lasti, frame)
         return self._trace
 

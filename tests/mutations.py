@@ -361,6 +361,23 @@ MUTANTS = (
         "a timer claims what it lets fail",
         ("expiring(then): set_result | expire", "expiring(then): expire | set_result"),
     ),
+    # -- workers that wait
+    Mutant(
+        "core/flatten.py",
+        "    if blocked:\n        wake_blocked()",
+        "    pass",
+        "a worker that is blocked hears of what its future comes to wait for",
+        (),
+        ("test_nested_waits.py",),
+    ),
+    Mutant(
+        "executors/threads.py",
+        "                wake_blocked()\n",
+        "                pass\n",
+        "a worker that is blocked hears of what comes to be queued",
+        (),
+        ("test_nested_waits.py",),
+    ),
     # -- attaching, and in place
     Mutant(
         "core/attaching.py",
@@ -522,24 +539,21 @@ MUTANTS = (
     # -- combinations, lost producers, timers, coroutines
     Mutant(
         "flow/combinators.py",
-        "            _take_back(distinct, self)\n        return cast",
+        "            let_go(distinct, self)\n        return cast",
         "            pass\n        return cast",
         "a combination that is decided early takes its entries back",
         ("bare(then): race | set_result", "bare(): gather | set_exception"),
     ),
     Mutant(
-        "flow/combinators.py",
-        "        if decided is PENDING or not claim(self.whole):",
-        "        if decided is PENDING:",
-        "of several parts one decides",
-        ("raced(then): set_result | set_inner", "raced(then): set_result | cancel_root"),
-    ),
-    Mutant(
-        "flow/combinators.py",
-        "        if not claim(self.whole):\n            return None\n        return self._conclude(tuple",
-        "        return self._conclude(tuple",
-        "the last part claims the combination",
-        ("gathered(then): set_result | set_inner", "gathered(then): set_result | cancel_root"),
+        "core/state.py",
+        "        mine = claim(future)\n",
+        "        mine = claim(future) or True\n",
+        "of several parts of a combination one decides",
+        (
+            "raced(then): set_result | set_inner",
+            "raced(then): set_result | cancel_root",
+            "gathered(then): set_result | cancel_root",
+        ),
         ("test_combinators.py",),
     ),
     Mutant(

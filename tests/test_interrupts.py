@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
+import time
 
 import pytest
 
 import guard
-from interrupts import PROGRAMS, count_places, go_through
+from futurechain import ProcessPoolExecutor
+from interrupts import LIBRARY, PROGRAMS, ByPlace, count_places, go_through
 
 SAMPLE = 25
 """At about so many places of each program an interrupt is tried."""
@@ -91,6 +94,30 @@ release.set()
 print(future.result(5))
 """
     guard.check(program, prints="interrupted interrupted interrupted True")
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer is at work already")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_ctrl_c_in_the_first_submit_leaves_no_worker(method, quiet):
+    """Wherever it comes while workers are started, the shutdown ends those that are there."""
+    context, number, hit = multiprocessing.get_context(method), 1, True
+    while hit:
+        pool = ProcessPoolExecutor(2, context)
+        try:
+            with ByPlace(number, (LIBRARY,)) as interruption:
+                pool.submit(abs, -1)
+        except KeyboardInterrupt:
+            pass
+        pool.shutdown(wait=False, cancel_futures=True)
+        _expect_no_children(interruption.place)
+        hit, number = interruption.hit, number + 23
+
+
+def _expect_no_children(place):
+    end = time.monotonic() + 5
+    while multiprocessing.active_children():
+        assert time.monotonic() < end, (place, multiprocessing.active_children())
+        time.sleep(0.002)
 
 
 def test_ctrl_c_while_other_threads_use_the_same_futures():

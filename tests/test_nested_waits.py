@@ -524,3 +524,101 @@ def test_a_failing_branch_is_waited_for():
     box.append(source.then(lambda _: fail(KeyError("inner"))))
     source.set_result(0)
     assert isinstance(stage.exception(LONG), KeyError)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@within(30)
+def test_what_is_queued_does_not_run_in_a_thread_that_holds_others(workers):
+    """`wait` holds the conditions of all it waits for: what is queued, and waits for one of these, runs elsewhere."""
+    begun, chosen, settled = threading.Event(), threading.Event(), threading.Event()
+    others = []
+
+    def settle():
+        begun.wait()
+        chosen.wait()
+        for other in others:
+            other.set_result(0)
+        settled.set()
+
+    def queued():
+        begun.set()
+        return settled.wait(LONG)
+
+    def task(pool, reserve):
+        last = pool.submit(queued)
+        more = [pool.submit(int) for _ in range(50)]
+        others.extend(one for one in reserve if id(one) < id(last))  # those are taken before it
+        chosen.set()
+        _, left = cf.wait([*others, last, *more], LONG)
+        assert not left
+        return last.result(0)
+
+    threading.Thread(target=settle, daemon=True).start()
+    reserve = sorted((Future() for _ in range(2000)), key=id)
+    del reserve[::2]  # so that some of the next ones lie between them
+    with ThreadPoolExecutor(workers) as pool:
+        before = threading.active_count()
+        assert pool.submit(task, pool, reserve).result(LONG) is True
+        assert threading.active_count() <= before + workers + 1
+    begun.set()
+
+
+def comes_back(one, two, queued):
+    return two.submit(queued.wait, LONG).then(lambda _: "done", on=one)
+
+
+def is_returned(one, two, queued):
+    return two.submit(lambda: queued.wait(LONG) and one.submit(lambda: "done"))
+
+
+def is_returned_behind_another(one, two, queued):
+    return two.submit(lambda: queued.wait(LONG) and one.submit(str).then(lambda _: "done", on=INLINE))
+
+
+def is_awaited(one, two, queued):
+    async def walk():
+        await two.submit(queued.wait, LONG)
+        return await one.submit(lambda: "done")
+
+    return ensure_future(walk(), on=two)
+
+
+def is_gathered(one, two, queued):
+    return two.submit(lambda: queued.wait(LONG) and gather(one.submit(int), one.submit(str))).then(lambda _: "done")
+
+
+@pytest.mark.parametrize("way", [comes_back, is_returned, is_returned_behind_another, is_awaited, is_gathered])
+@pytest.mark.parametrize("wait", [by_result, by_exception])
+@within(60)
+def test_what_comes_to_be_queued_while_its_only_worker_waits_for_it(way, wait):
+    """A worker that is blocked already still runs what it waits for, when that comes to be queued on its pool."""
+    for _ in range(20):
+        queued = threading.Event()
+        with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(2) as two:
+
+            def task(one=one, two=two, queued=queued):
+                future = way(one, two, queued)
+                two.submit(queued.set)
+                return wait(future)
+
+            assert one.submit(task).result(LONG) == "done"
+
+
+@within(60)
+def test_a_worker_that_is_woken_for_nothing_keeps_its_timeout():
+    """What others queue meanwhile does not make a wait longer."""
+    with ThreadPoolExecutor(1) as pool:
+        stop = threading.Event()
+
+        def wait_for_what_never_comes():
+            try:
+                Future().result(0.05)
+            except TimeoutError:
+                return "in time"
+            finally:
+                stop.set()
+
+        future = pool.submit(wait_for_what_never_comes)
+        while not stop.is_set():
+            succeed(0).then(abs, on=pool)
+        assert future.result(LONG) == "in time"

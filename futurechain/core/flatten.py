@@ -49,7 +49,7 @@ from futurechain.core.state import (
     take,
     withdraw,
 )
-from futurechain.core.thread_state import BROKEN_OFF, ThreadState, current
+from futurechain.core.thread_state import BROKEN_OFF, ThreadState, blocked, current, wake_blocked
 from futurechain.failure import Failure
 
 __all__ = ["PLAIN_VALUES", "TakeOver", "break_ring", "downstream", "is_ring", "pin", "resolve", "upstream"]
@@ -112,6 +112,8 @@ def _let_wait(stage: Any, inner: Any, entry: Any, waiting: list[Any] | None) -> 
             return PENDING
         inner._observed()
         return inner._outcome
+    if blocked:
+        wake_blocked()
     moved = [_move(one, stage, inner) for one in waiting or ()]
     if waiting is not None and has_dependents(stage):
         pin(stage)  # somebody came in before it was forwarded

@@ -54,6 +54,7 @@ __all__ = [
     "QueuedDependent",
     "break_off",
     "execute",
+    "is_queued_here",
     "leave_handlers",
     "perform",
     "put_off",
@@ -282,6 +283,11 @@ def take_queued(future: Any, thread: ThreadState) -> None:
                 execute(origin, origin._call, origin._context)
                 if future.done():
                     return
+
+
+def is_queued_here(future: Any, thread: ThreadState) -> bool:
+    """Tell whether `future` waits for anything that is still queued on the pool whose worker this thread is."""
+    return not future.done() and any(_is_queued(origin, thread) for origin in upstream(future))
 
 
 def _is_queued(stage: Any, thread: ThreadState) -> bool:

@@ -12,12 +12,15 @@ import sys
 from _thread import LockType, allocate_lock
 from collections.abc import Callable
 from contextlib import suppress
-from threading import TIMEOUT_MAX, Condition
+from queue import SimpleQueue
+from threading import TIMEOUT_MAX, Condition, RLock
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from futurechain.core.loop import (
     HERE,
     WAITING_KINDS,
+    is_queued_here,
     leave_handlers,
     run_dependents,
     settle,
@@ -36,7 +39,7 @@ from futurechain.core.state import (
     is_unclaimed,
     withdraw,
 )
-from futurechain.core.thread_state import ThreadState, current
+from futurechain.core.thread_state import ThreadState, blocked, current
 from futurechain.core.unobserved import OBSERVED, log_error
 from futurechain.errors import CancelledError, InvalidStateError
 from futurechain.failure import Failure
@@ -80,6 +83,10 @@ class Waiter:
 
     def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> None:
         """Wake the thread; a second time has no effect."""
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake the thread, which looks around then, and may wait again."""
         with suppress(RuntimeError):
             self._lock.release()
 
@@ -109,6 +116,37 @@ class DoneCallback:
             log_error("exception calling callback for %r", future, error=error)
 
 
+class _CountedLock:
+    """A reentrant lock; its thread knows that it holds one such, and so must not run what may wait for others."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock: Any = RLock()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        taken = bool(self._lock.acquire(blocking, timeout))
+        current.thread.holds += taken
+        return taken
+
+    def release(self) -> None:
+        self._lock.release()
+        thread = current.thread
+        thread.holds -= 1
+        if not thread.holds and thread.substitute is not None:
+            thread.substitute.put(None)
+            thread.substitute = None
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _is_owned(self) -> bool:
+        return bool(self._lock._is_owned())
+
+
 class WaitCondition:
     """The condition that ``concurrent.futures.wait`` and ``as_completed`` take hold of; built when they ask.
 
@@ -119,7 +157,7 @@ class WaitCondition:
     __slots__ = ("condition", "has_told", "waiters")
 
     def __init__(self) -> None:
-        self.condition: Condition = Condition()
+        self.condition: Condition = Condition(cast("Any", _CountedLock()))
         self.waiters: list[Any] = []
         self.has_told: bool = False
 
@@ -241,11 +279,31 @@ class StandardFuture(State, cf.Future[T]):
         waiter = Waiter()
         self._dependents.insert(0, waiter)
         try:
-            if type(self._outcome) is Pending and not waiter.wait(timeout) and type(self._outcome) is Pending:
+            if current.thread.pool is not None:
+                self._wait_in_worker(waiter, timeout)
+            elif type(self._outcome) is Pending and not waiter.wait(timeout) and type(self._outcome) is Pending:
                 raise TimeoutError
         finally:
             withdraw(self._dependents, waiter)
         return self._outcome
+
+    def _wait_in_worker(self, waiter: Waiter, timeout: float | None) -> None:
+        """Block, and run what this future waits for when it comes to be queued on our own pool, which wakes us then.
+
+        Who queues, or makes a future wait for what is queued, does that first and looks for those who are blocked
+        then; we say that we are blocked first, and look around then.
+        """
+        thread = current.thread
+        deadline = None if timeout is None else monotonic() + timeout
+        while type(self._outcome) is Pending:
+            blocked.append(waiter)
+            try:
+                take_queued(self, thread)
+                left = None if deadline is None else deadline - monotonic()
+                if type(self._outcome) is Pending and not waiter.wait(left) and type(self._outcome) is Pending:
+                    raise TimeoutError
+            finally:
+                withdraw(blocked, waiter)
 
     # -- telling --------------------------------------------------------------------------------------------------
 
@@ -324,7 +382,14 @@ class StandardFuture(State, cf.Future[T]):
 
     @property
     def _wait_condition(self) -> WaitCondition:
-        self._before_blocking()
+        thread = current.thread
+        if not thread.holds:
+            self._before_blocking()
+        elif thread.pool is not None and is_queued_here(self, thread):
+            if thread.substitute is None:
+                thread.substitute = SimpleQueue()
+                thread.pool.substitute(thread.substitute)
+            thread.substitute.put(self)  # run here, it could wait for whoever waits for a condition that we hold
         known: WaitCondition | None = self.__dict__.get("_waited")
         if known is None:
             fresh = WaitCondition()

@@ -28,14 +28,15 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from futurechain.core.attaching import MISSING, new_task
-from futurechain.core.loop import execute
+from futurechain.core.loop import execute, take_queued
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call
 from futurechain.core.state import claim
-from futurechain.core.thread_state import current
+from futurechain.core.thread_state import current, wake_blocked
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.pool import PoolScheduler, fail, refuse
@@ -162,8 +163,22 @@ class ThreadScheduler(PoolScheduler):
         except IndexError:
             if len(self.present) < self.most:
                 self._hire()
+            else:
+                wake_blocked()
         else:
             lock.release()
+
+    def substitute(self, futures: SimpleQueue[Any]) -> None:
+        """Run what `futures` wait for and is queued here, until None comes: for a worker that cannot do it itself.
+
+        The thread is counted as that worker.
+        """
+        thread = threading.Thread(name=f"{self.name}_substitute", target=_substitute, args=(self, futures))
+        self.threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread to be had: it waits for its turn
+            self.threads.discard(thread)
 
     def _hire(self) -> None:
         """Start one more worker."""
@@ -263,6 +278,17 @@ def _execute_all(pool: ThreadScheduler) -> None:
         except BaseException:
             logger.critical("Exception in worker", exc_info=True)
         del task
+
+
+def _substitute(pool: ThreadScheduler, futures: SimpleQueue[Any]) -> None:
+    """Do for a worker what it would do itself if it did not hold conditions of futures."""
+    thread = current.thread
+    thread.pool = thread.within = pool
+    if _prepare(pool):
+        for future in iter(futures.get, None):
+            take_queued(future, thread)
+    pool.threads.discard(threading.current_thread())
+    pool.end_if_over()
 
 
 class ThreadPoolExecutor(Mapping, standard.ThreadPoolExecutor):

@@ -37,7 +37,7 @@ from futurechain.core.state import (
     publish,
     settle_unowned,
 )
-from futurechain.core.thread_state import current
+from futurechain.core.thread_state import blocked, current, wake_blocked
 from futurechain.errors import CancelledError
 from futurechain.executors.inline import INLINE
 from futurechain.executors.wrapped_future import wrap_future
@@ -180,6 +180,8 @@ class _Runner(Handler):
         awaited, target = self.awaited, self.target
         self.baton.append(driver)  # from here on others may go on with it
         waits = not self._is_over() and attach(awaited, self)
+        if blocked:
+            wake_blocked()
         if waits and self._is_over():
             self.cancelled(None)  # cancelled in between, when the baton was ours
         ring = waits and is_ring(target, awaited)
@@ -206,7 +208,6 @@ class _Runner(Handler):
             run.depth -= 1
             if run.later and not run.depth:
                 leave_handlers(run)  # the yielded future may be waiting for it
-            stepped = None
             del self, driver, outcome
 
     def _await(self, driver: Driver, yielded: Any) -> Any:

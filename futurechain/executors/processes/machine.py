@@ -61,6 +61,7 @@ class Machine:
         self._watcher = Watcher(options, self.staff, self._packer, self._inbox, self._bell)
         self._lists = self._watcher.roster.idle, self._watcher.roster.returned
         self.thread: threading.Thread | None = None
+        self._begun: list[threading.Thread] = []
         self._starting = threading.RLock()
         """Held while the thread is started, by nobody else."""
         self._closed = False
@@ -191,6 +192,7 @@ class Machine:
     def close(self) -> None:
         """Take no more jobs; end when all are done."""
         self._closed = True
+        self._look_after_workers()
         self._tell(self._watcher.close, None)
 
     def catch_up(self) -> None:
@@ -203,6 +205,7 @@ class Machine:
     def terminate(self, number: int) -> None:
         """End all workers by the signal `number`; what is not done fails."""
         self._closed = True
+        self._look_after_workers()
         self._tell(self._watcher.terminate, number)
 
     def wait(self) -> None:
@@ -223,7 +226,19 @@ class Machine:
                     thread.start()
                     self.thread = thread
 
+    def _look_after_workers(self) -> None:
+        """Have the thread, if a Ctrl-C came when there were workers, and no thread yet: they are to end."""
+        if self.thread is None and self.staff.processes and self._process == os.getpid():
+            try:
+                self._begin()
+            except RuntimeError:  # there is none to be had
+                self._refuse_rest()
+
     def _run(self) -> None:
+        self._begun.append(threading.current_thread())
+        self.thread = self._begun[0]  # decides: if a Ctrl-C came while one was started, there may be a second one
+        if self.thread is not threading.current_thread():
+            return
         try:
             self._watcher.run()
         except BaseException as error:  # a fault of ours must not leave anybody waiting

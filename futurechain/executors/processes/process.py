@@ -37,28 +37,17 @@ class Phase(enum.Enum):
 
 
 class WorkerProcess:
-    """One worker; after it was started, only the machine's own thread touches it."""
+    """One worker, which `begin` starts; after that, only the machine's own thread touches it."""
 
-    def __init__(self, context: Any, start: Start) -> None:
-        ours, theirs = context.Pipe()
-        try:
-            self.fd: int = os.dup(ours.fileno())  # a number and no object: in a forked child nothing must close it late
-            _our_ends.add(self.fd)
-        finally:
-            ours.close()
-        try:
-            os.set_blocking(self.fd, False)
-            self.process: Any = context.Process(target=main, args=(theirs, start))
-            self.process.start()
-            self.pid: int = self.process.pid
-            self.death: int = _death_of(self.process)
-        except BaseException:
-            _close(self.fd)
-            raise
-        finally:
-            theirs.close()
-        self.reader: Reader = Reader(self.fd)
-        self.writer: Writer = Writer(self.fd)
+    reader: Reader
+    writer: Writer
+    process: Any
+    pid: int
+
+    def __init__(self) -> None:
+        self.fd: int = -1
+        self.death: int = -1
+        """A descriptor that becomes readable when it ends; from then on it has begun."""
         self.receiver: Receiver = Receiver()
         self.phase: Phase = Phase.STARTING
         self.joined = False
@@ -78,6 +67,31 @@ class WorkerProcess:
         self.address: tuple[int, int] | None = None
         self.failure: str | None = None
         """Why it could not start, in its own words."""
+
+    def begin(self, context: Any, start: Start) -> None:
+        """Start it; who is interrupted before `has_begun` has let go of the pipe, and so it ends."""
+        ours, theirs = context.Pipe()
+        try:
+            self.fd = os.dup(ours.fileno())  # a number and no object: in a forked child nothing must close it late
+            _our_ends.add(self.fd)
+            ours.close()
+            os.set_blocking(self.fd, False)
+            self.reader, self.writer = Reader(self.fd), Writer(self.fd)
+            self.process = context.Process(target=main, args=(theirs, start))
+            self.process.start()
+            self.pid = self.process.pid
+            self.death = _death_of(self.process)
+        except BaseException:
+            ours.close()
+            if self.fd >= 0:
+                _close(self.fd)
+            raise
+        finally:
+            theirs.close()
+
+    def has_begun(self) -> bool:
+        """Tell whether somebody has to end it."""
+        return self.death >= 0
 
     def send(self, kind: Kind, header: Any = (), payload: Iterable[Piece] = ()) -> bool:
         """Send it a message, as far as that fits; True if all of it did.

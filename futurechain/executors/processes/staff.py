@@ -76,19 +76,19 @@ class Staff:
         """
         start = self._start
         slot: list[None] = []
-        made: list[WorkerProcess] = []
+        worker = WorkerProcess()
         try:
-            # Each in one step of the interpreter: an interrupt must not come between having it and knowing that.
+            # In one step of the interpreter: an interrupt must not come between having it and knowing that.
             slot.extend(islice(iter(self._slots.pop, 1), 1))
             if start is None:
                 return False
-            made.extend(map(WorkerProcess, (self._context,), (start,)))
-            self._take_in(made[0])
+            worker.begin(self._context, start)
+            self._take_in(worker)
         except IndexError:  # no slot was left
             return False
         except BaseException:
-            if made:
-                self._take_in(made[0])  # again: it is there, and somebody has to end it
+            if worker.has_begun():
+                self._take_in(worker)  # again: it is there, and somebody has to end it
             else:
                 self._slots += slot
             raise
