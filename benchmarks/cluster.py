@@ -16,7 +16,6 @@ from benchmarks.streams import WINDOW, busy, drain
 __all__ = ["DASK", "cluster_stream", "heavy_chain", "is_there", "tiny_chain"]
 
 DASK = "Dask's own futures"
-HEAVY = 50_000_000
 BATCH = 250
 """The batch size that suits ``Client.map`` best; measured."""
 
@@ -71,14 +70,14 @@ def _samples(steps: list[Callable[[Any], Any]], value: Any, count: int) -> dict[
     return {OURS: sample(_ours), DASK: sample(_dasks)}
 
 
-def heavy_chain() -> dict[str, Sample]:
-    """Return samples of two stages with 50 MB in between, which nobody asks for."""
-    return _samples([bytes, len], HEAVY, 3)
+def heavy_chain(size: int) -> dict[str, Sample]:
+    """Return samples of two stages with so many bytes in between, which nobody asks for."""
+    return _samples([bytes, len], size, 3)
 
 
-def tiny_chain() -> dict[str, Sample]:
-    """Return samples of chains of ten tiny stages."""
-    return _samples([plus_one] * 10, 0, 5)
+def tiny_chain(length: int) -> dict[str, Sample]:
+    """Return samples of chains of so many tiny stages."""
+    return _samples([plus_one] * length, 0, 5)
 
 
 def cluster_stream(count: int) -> dict[str, Sample]:

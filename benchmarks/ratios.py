@@ -181,8 +181,8 @@ def on_a_cluster(sized: Callable[[int], int]) -> list[Row]:
     if not cluster.is_there():
         return []
     return [
-        Row("two Dask stages on 50 MB", cluster.heavy_chain(), {cluster.DASK: 1.2}),
-        Row("a Dask stage, chain of 10 tiny ones", cluster.tiny_chain(), {cluster.DASK: 1.1}),
+        Row("two Dask stages on 50 MB", cluster.heavy_chain(sized(50 * MEGABYTE)), {cluster.DASK: 1.2}),
+        Row("a Dask stage, chain of 10 tiny ones", cluster.tiny_chain(10), {cluster.DASK: 1.1}),
         Row("Pipeline.map, Dask step of 1 ms", cluster.cluster_stream(sized(5_000)), {cluster.DASK: 1.3}),
     ]
 

@@ -772,6 +772,17 @@ def test_one_text_everywhere(place, executor):
         assert pool.submit(work.fetch, "a").then(work.parse).catch(OSError, repr).then(work.save).result(30)
 
 
+@pytest.mark.slow
+def test_the_rows_of_the_benchmarks():
+    """The rows beside Dask's own futures can be measured."""
+    rows = ratios.on_a_cluster(lambda count: max(10, count // 1000))
+    for row in rows:
+        ratios.measure(row, 1)
+
+    assert len(rows) == 3
+    assert all(row.ratios for row in rows)
+
+
 # -- seen -------------------------------------------------------------------------------------------------------------
 
 
