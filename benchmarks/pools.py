@@ -28,6 +28,7 @@ __all__ = [
     "TimerPeer",
     "close_pools",
     "nothing",
+    "open_once",
     "open_pool",
     "our_timers",
     "pool_peers",
@@ -137,7 +138,7 @@ def pool_peers() -> tuple[PoolPeer, ...]:
     return tuple(found)
 
 
-_pools: dict[tuple[str, Kind], Any] = {}
+_pools: dict[Any, Any] = {}
 _open = ExitStack()
 
 
@@ -157,6 +158,14 @@ def open_pool(peer: PoolPeer, kind: Kind) -> Any:
     return _pools[key]
 
 
+def open_once(name: str, make: Callable[[], Any]) -> Any:
+    """Return the pool of that name, which `make` opens the first time."""
+    if name not in _pools:
+        _pools[name] = _open.enter_context(make())
+    return _pools[name]
+
+
+@atexit.register
 def close_pools() -> None:
     """Shut all pools down."""
     _pools.clear()

@@ -8,7 +8,6 @@ memory of a pipeline over a million items from a generator.
 from __future__ import annotations
 
 import argparse
-import atexit
 import concurrent.futures as cf
 import importlib
 import importlib.util
@@ -18,13 +17,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import futurechain
 from benchmarks.measure import Sample, Work, time_sample
 from benchmarks.peers import BY_HAND, OURS
-from benchmarks.pools import WORKERS, nothing, open_pool, pool_peers
+from benchmarks.pools import WORKERS, nothing, open_once, open_pool, pool_peers
 
 __all__ = [
     "CHUNKS",
@@ -73,10 +72,10 @@ def executor_map(fn: Any, count: int, chunk: int) -> None:
     drain(_standard_pool().map(fn, range(count), chunksize=chunk))
 
 
-@cache
-def _standard_pool() -> cf.Executor:
-    pool = cf.ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn"))
-    atexit.register(pool.shutdown)
+def _standard_pool() -> Any:
+    pool = open_once(
+        "map", lambda: cf.ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn"))
+    )
     drain(pool.map(nothing, range(20)))
     return pool
 
@@ -86,11 +85,8 @@ def pool_imap(fn: Any, count: int, chunk: int) -> None:
     drain(_multiprocessing_pool().imap(fn, range(count), chunksize=chunk))
 
 
-@cache
 def _multiprocessing_pool() -> Any:
-    pool = multiprocessing.get_context("spawn").Pool(WORKERS)
-    atexit.register(pool.terminate)
-    return pool
+    return open_once("Pool.imap", lambda: multiprocessing.get_context("spawn").Pool(WORKERS))
 
 
 def joblib(fn: Any, count: int, _chunk: int) -> None:
@@ -104,11 +100,9 @@ def mpire(fn: Any, count: int, chunk: int) -> None:
     drain(_mpire_pool().imap(fn, range(count), iterable_len=count, chunk_size=chunk))
 
 
-@cache
 def _mpire_pool() -> Any:
-    pool = importlib.import_module("mpire").WorkerPool(WORKERS, start_method="spawn", keep_alive=True)
-    atexit.register(pool.terminate)
-    return pool
+    make = importlib.import_module("mpire").WorkerPool
+    return open_once("mpire", lambda: make(WORKERS, start_method="spawn", keep_alive=True))
 
 
 def pqdm(fn: Any, count: int, _chunk: int) -> None:

@@ -37,15 +37,6 @@ ErrorType: TypeAlias = type[BaseException] | str
 class Failure:
     """Hold the exception with which a call ended; frozen.
 
-    These lines are equivalent::
-
-        def errback(failure):
-            failure.trap(KeyError)
-
-        def handler(error):
-            if not isinstance(error, KeyError):
-                raise error
-
     Args:
         exc_value: the exception, or another `Failure`, whose exception it is then; without it, the one that is being
             handled (``sys.exception()``).
@@ -55,6 +46,10 @@ class Failure:
 
     Raises:
         TypeError: if `exc_value` is not an exception, or is missing where none is being handled.
+
+    Example:
+        >>> fail(KeyError("k")).addErrback(lambda failure: failure.getErrorMessage()).result()
+        "'k'"
     """
 
     __slots__ = ("__weakref__", "value")
@@ -88,7 +83,12 @@ class Failure:
 
     @property
     def type(self) -> type[BaseException]:
-        """The class of the exception."""
+        """The class of the exception.
+
+        Example:
+            >>> Failure(ValueError("no")).type
+            <class 'ValueError'>
+        """
         return self.value.__class__
 
     def check(self, *types: ErrorType) -> ErrorType | None:
@@ -96,6 +96,10 @@ class Failure:
 
         Args:
             types: exception classes, or full names of them such as ``"builtins.KeyError"``.
+
+        Example:
+            >>> Failure(KeyError("k")).check(OSError, LookupError)
+            <class 'LookupError'>
         """
         names = [f"{cls.__module__}.{cls.__qualname__}" for cls in self.type.__mro__]
         for wanted in types:
@@ -104,18 +108,34 @@ class Failure:
         return None
 
     def trap(self, *types: ErrorType) -> ErrorType:
-        """Return the first matching one of `types`; raise the exception itself when none matches."""
+        """Return the first matching one of `types`; raise the exception itself when none matches.
+
+        Example:
+            >>> Failure(KeyError("k")).trap(OSError, LookupError)
+            <class 'LookupError'>
+        """
         matching = self.check(*types)
         if matching is None:
             self.raiseException()
         return matching
 
     def raiseException(self) -> NoReturn:
-        """Raise the exception, with the traceback it already has."""
+        """Raise the exception, with the traceback it already has.
+
+        Example:
+            >>> Failure(ValueError("no")).raiseException()
+            Traceback (most recent call last):
+            ValueError: no
+        """
         raise self.value
 
     def getErrorMessage(self) -> str:
-        """Return the message of the exception as one string."""
+        """Return the message of the exception as one string.
+
+        Example:
+            >>> Failure(ValueError("no")).getErrorMessage()
+            'no'
+        """
         try:
             return str(self.value)
         except Exception as error:  # a broken __str__ must not hide the failure
@@ -130,6 +150,10 @@ class Failure:
 
         Raises:
             ValueError: if `detail` is none of "brief", "default" and "verbose".
+
+        Example:
+            >>> print(Failure(ValueError("no")).getTraceback(detail="verbose"), end="")
+            ValueError: no
         """
         if detail not in {"brief", "default", "verbose"}:
             raise ValueError(f'detail must be "brief", "default" or "verbose", not {detail!r}')
@@ -143,31 +167,67 @@ class Failure:
     def printTraceback(
         self, file: TextIO | None = None, elideFrameworkCode: int = 0, detail: str = "default"
     ) -> None:
-        """Write the formatted traceback to `file`, or to ``sys.stderr``."""
+        """Write the formatted traceback to `file`, or to ``sys.stderr``.
+
+        Example:
+            >>> Failure(ValueError("no")).printTraceback(sys.stdout)
+            ValueError: no
+        """
         (sys.stderr if file is None else file).write(self.getTraceback(elideFrameworkCode, detail))
 
     def getBriefTraceback(self) -> str:
-        """Return the formatted exception alone, without the lines that led to it."""
+        """Return the formatted exception alone, without the lines that led to it.
+
+        Example:
+            >>> print(Failure(ValueError("no")).getBriefTraceback(), end="")
+            ValueError: no
+        """
         return "".join(traceback.format_exception_only(self.value))
 
     def printBriefTraceback(self, file: TextIO | None = None, elideFrameworkCode: int = 0) -> None:
-        """Write that to `file`, or to ``sys.stderr``."""
+        """Write that to `file`, or to ``sys.stderr``.
+
+        Example:
+            >>> Failure(ValueError("no")).printBriefTraceback(sys.stdout)
+            ValueError: no
+        """
         (sys.stderr if file is None else file).write(self.getBriefTraceback())
 
     def printDetailedTraceback(self, file: TextIO | None = None, elideFrameworkCode: int = 0) -> None:
-        """Write the formatted traceback with the local variables to `file`, or to ``sys.stderr``."""
+        """Write the formatted traceback with the local variables to `file`, or to ``sys.stderr``.
+
+        Example:
+            >>> Failure(ValueError("no")).printDetailedTraceback(sys.stdout)
+            ValueError: no
+        """
         self.printTraceback(file, elideFrameworkCode, "verbose")
 
     def getTracebackObject(self) -> TracebackType | None:
-        """Return the traceback of the exception, if it has one here."""
+        """Return the traceback of the exception, if it has one here.
+
+        Example:
+            >>> Failure(ValueError("never raised")).getTracebackObject() is None
+            True
+        """
         return self.value.__traceback__
 
     def throwExceptionIntoGenerator(self, g: Generator[Any, Any, Any]) -> Any:
-        """Raise the exception inside of a generator; return what that yields next."""
+        """Raise the exception inside of a generator; return what that yields next.
+
+        Example:
+            >>> Failure(ValueError("no")).throwExceptionIntoGenerator(n for n in range(3))
+            Traceback (most recent call last):
+            ValueError: no
+        """
         return g.throw(self.value)
 
     def cleanFailure(self) -> None:
-        """Do nothing: no frame is kept but those of the exception's own traceback."""
+        """Do nothing: no frame is kept but those of the exception's own traceback.
+
+        Example:
+            >>> Failure(ValueError("no")).cleanFailure() is None
+            True
+        """
 
     def __repr__(self) -> str:
         return f"<Failure {self.type.__module__}.{self.type.__qualname__}: {self.getErrorMessage()}>"

@@ -70,6 +70,10 @@ class Future(StandardFuture[T]):
     thread. Promise-family stages run on the chain's executor: the one whose ``submit`` began it, or `INLINE`.
     Memory: a dependent is dropped as soon as it has run; a result lives as long as somebody can ask for it.
     Cancellation: settles at once, goes down, and up to parents that nobody else consumes.
+
+    Example:
+        >>> pool.submit(int, "42").then(hex).catch(ValueError, lambda error: "no number").result()
+        '0x2a'
     """
 
     __slots__ = ()
@@ -134,7 +138,12 @@ class Future(StandardFuture[T]):
             on: the executor for this stage and all after it; by default that of the chain.
 
         Raises:
-            TypeError: if a handler is neither callable nor None, or `on` is no executor.
+            TypeError: if a handler is neither callable nor None, or `on` is no executor; or `on_result` is an
+                ``async def`` function, and the executor does not share our memory.
+
+        Example:
+            >>> succeed("rose").then(str.upper).result()
+            'ROSE'
         """
         handler = Then(check_handler(on_result, "then"), check_handler(on_error, "then"))
         return cast("Future[Any]", attach_stage(self, handler, on))
@@ -169,6 +178,10 @@ class Future(StandardFuture[T]):
 
         Raises:
             TypeError: if the arguments are not of that form.
+
+        Example:
+            >>> fail(KeyError("k")).catch(LookupError, lambda error: "nothing").result()
+            'nothing'
         """
         if len(args) == 1 and not (isinstance(args[0], type) and issubclass(args[0], BaseException)):
             return cast("Future[Any]", attach_stage(self, Then(None, check_handler(args[0], "catch")), on))
@@ -178,7 +191,7 @@ class Future(StandardFuture[T]):
         wanted, handler = check_types(args[0]), check_handler(args[1], "catch")
         return cast("Future[Any]", attach_stage(self, Handler() if handler is None else Catch(wanted, handler), on))
 
-    def finally_(self, fn: Callable[[], object] | None, *, on: Any = None) -> Future[T]:
+    def finally_(self, fn: Callable[[], object] | None, *, on: cf.Executor | None = None) -> Future[T]:
         """Attach a stage that calls ``fn()`` however this future ends, and keeps its outcome.
 
         A future that `fn` returns is waited for. If `fn` fails, its error replaces the outcome.
@@ -189,6 +202,11 @@ class Future(StandardFuture[T]):
 
         Raises:
             TypeError: if `fn` is neither callable nor None.
+
+        Example:
+            >>> succeed("rose").finally_(lambda: print("cleaned up")).result()
+            cleaned up
+            'rose'
         """
         check_handler(fn, "finally_")
         return cast("Future[T]", attach_stage(self, Handler() if fn is None else Finally(fn), on))
@@ -213,6 +231,10 @@ class Future(StandardFuture[T]):
 
         Raises:
             TypeError: if one of the two is neither callable nor None.
+
+        Example:
+            >>> succeed("101").addCallbacks(int, lambda failure: 0, callbackArgs=(2,)).result()
+            5
         """
         on_result = check_handler(callback, "addCallbacks")
         on_error = check_handler(errback, "addCallbacks")
@@ -237,6 +259,10 @@ class Future(StandardFuture[T]):
 
         Raises:
             TypeError: if `callback` is neither callable nor None.
+
+        Example:
+            >>> succeed("101").addCallback(int, base=2).result()
+            5
         """
         check_handler(callback, "addCallback")
         return self.addCallbacks(callback, None, args, kwargs)
@@ -256,6 +282,10 @@ class Future(StandardFuture[T]):
 
         Raises:
             TypeError: if `errback` is neither callable nor None.
+
+        Example:
+            >>> fail(KeyError("k")).addErrback(lambda failure: failure.getErrorMessage()).result()
+            "'k'"
         """
         check_handler(errback, "addErrback")
         return self.addCallbacks(None, errback, errbackArgs=args, errbackKeywords=kwargs)
@@ -265,29 +295,55 @@ class Future(StandardFuture[T]):
 
         Raises:
             TypeError: if `callback` is neither callable nor None.
+
+        Example:
+            >>> succeed(5).addBoth(print, "pounds").final.result()
+            5 pounds
         """
         check_handler(callback, "addBoth")
         return self.addCallbacks(callback, callback, args, kwargs, args, kwargs)
 
     @property
     def final(self) -> Future[Any]:
-        """The present final future of the chain that this future belongs to."""
+        """The present final future of the chain that this future belongs to.
+
+        Example:
+            >>> future = succeed("5")
+            >>> future.addCallback(int) is future.final
+            True
+        """
         return cast("Future[Any]", chain_end(self))
 
     # -- others ---------------------------------------------------------------------------------------------------
 
     @classmethod
     def succeed(cls, value: U) -> Future[U]:
-        """Return a future that has `value` already."""
+        """Return a future that has `value` already.
+
+        Example:
+            >>> Future.succeed(5).result()
+            5
+        """
         return succeed(value)
 
     @classmethod
     def fail(cls, exception: BaseException | Failure) -> Future[Any]:
-        """Return a future that has failed with `exception` already."""
+        """Return a future that has failed with `exception` already.
+
+        Example:
+            >>> Future.fail(KeyError("k")).exception()
+            KeyError('k')
+        """
         return fail(exception)
 
     def shield(self) -> Future[T]:
-        """Return a future with the same outcome, whose cancellation does not reach this one."""
+        """Return a future with the same outcome, whose cancellation does not reach this one.
+
+        Example:
+            >>> task = delay(0.01, "done")
+            >>> task.shield().cancel(), task.result()
+            (True, 'done')
+        """
         return cast("Future[T]", attach_local(Shield, self, Handler(), self._scheduler))
 
     def timeout(self, seconds: float, exception: BaseException | None = None) -> Future[T]:
@@ -302,6 +358,10 @@ class Future(StandardFuture[T]):
         Raises:
             TypeError: if `seconds` is no number, or `exception` no exception.
             ValueError: if `seconds` is negative, NaN or infinite.
+
+        Example:
+            >>> delay(3600).timeout(0.01).exception()
+            TimeoutError('not settled within 0.01 seconds')
         """
         seconds = clock.check_seconds(seconds, "timeout()")
         if not (exception is None or isinstance(exception, BaseException)):
@@ -321,6 +381,10 @@ class Future(StandardFuture[T]):
 
         Returns:
             True if it is cancelled now; False if it is running, or settled otherwise.
+
+        Example:
+            >>> delay(3600).cancel()
+            True
         """
         cancel(self)
         return self.cancelled()
@@ -443,7 +507,12 @@ for _cls in (Guarded, InlineStage, TwistedStage, LocalStage, Shield, ExecutorSta
 
 
 def succeed(value: U) -> Future[U]:
-    """Return a future that has `value` already; a `Failure` makes it a failed one."""
+    """Return a future that has `value` already; a `Failure` makes it a failed one.
+
+    Example:
+        >>> succeed(5).result()
+        5
+    """
     return cast("Future[U]", fast.succeed(value))
 
 
@@ -452,6 +521,10 @@ def fail(exception: BaseException | Failure) -> Future[Any]:
 
     Raises:
         TypeError: if it is not an exception.
+
+    Example:
+        >>> fail(KeyError("k")).exception()
+        KeyError('k')
     """
     if isinstance(exception, Failure):
         return succeed(exception)

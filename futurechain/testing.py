@@ -16,14 +16,14 @@ __all__ = ["ManualClock"]
 class ManualClock:
     """A clock whose time passes only in `advance`; it is everybody's clock within its ``with`` block.
 
-    These lines take no time at all::
-
-        with ManualClock() as clock:
-            future = delay(3600, "done")
-            clock.advance(3600)
-            assert future.result() == "done"
-
     Timers fire in the thread that calls `advance`, and so do the stages that depend on them.
+
+    Example:
+        >>> with ManualClock() as clock:
+        ...     nap = delay(3600, "done")
+        ...     clock.advance(3600)
+        >>> nap.result()
+        'done'
     """
 
     def __init__(self) -> None:
@@ -40,16 +40,35 @@ class ManualClock:
         clock.replace(self._before)
 
     def now(self) -> float:
-        """Return the time, in seconds; it begins at 0."""
+        """Return the time, in seconds; it begins at 0.
+
+        Example:
+            >>> ManualClock().now()
+            0.0
+        """
         return self._now
 
     @property
     def pending(self) -> int:
-        """How many timers are still to fire."""
+        """How many timers are still to fire.
+
+        Example:
+            >>> with ManualClock() as clock:
+            ...     nap = delay(3600)
+            >>> clock.pending
+            1
+        """
         return sum(timer.is_pending() for _, _, timer in self._timers)
 
     def call_later(self, seconds: float, fn: Callable[..., object], *args: Any) -> Timer:
-        """Call ``fn(*args)`` in the `advance` that reaches `seconds` seconds from now."""
+        """Call ``fn(*args)`` in the `advance` that reaches `seconds` seconds from now.
+
+        Example:
+            >>> clock = ManualClock()
+            >>> timer = clock.call_later(60, print, "a minute")
+            >>> clock.advance(60)
+            a minute
+        """
         timer = Timer(self._now + seconds, (fn, args))
         heapq.heappush(self._timers, (timer.deadline, next(self._numbers), timer))
         return timer
@@ -59,6 +78,12 @@ class ManualClock:
 
         Raises:
             TypeError, ValueError: if `seconds` is no finite number, or negative.
+
+        Example:
+            >>> with ManualClock() as clock:
+            ...     nap = delay(3600, "done").then(print)
+            ...     clock.advance(3600)
+            done
         """
         until = self._now + check_seconds(seconds)
         while self._timers and self._timers[0][0] <= until:

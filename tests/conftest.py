@@ -5,13 +5,13 @@ from __future__ import annotations
 import concurrent.futures as cf
 import copyreg
 import gc
-import logging
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import futurechain
+from garbage import collect_garbage
 
 PATIENT = settings(
     deadline=None,  # two busy cores say nothing about one example
@@ -71,24 +71,6 @@ def only_own_reports(request: pytest.FixtureRequest) -> Iterator[None]:
         collect_garbage()
     yield
     assert futurechain.succeed(-1).then(abs).done(), "this thread still believes that it runs a handler"
-
-
-def collect_garbage() -> None:
-    """Collect garbage until no failed or lost future is found in it, which is reported then, by callback threads."""
-    reports: list[logging.LogRecord] = []
-    listener = logging.Handler()
-    listener.emit = reports.append  # type: ignore[method-assign]
-    logger = logging.getLogger("futurechain")
-    logger.addHandler(listener)
-    try:
-        while True:
-            reports.clear()
-            gc.collect()
-            futurechain.Future().then(None, str).result(30)  # it is lost as well, and settled after the others
-            if not reports:
-                return
-    finally:
-        logger.removeHandler(listener)
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ from futurechain import Future, ensure_future, gather, inlineCallbacks, race, su
 
 LIBRARY = str(Path(futurechain.__file__).parent)
 BY_HAND = (str(Path(cf.__file__).parent), __file__)
+POOL = futurechain.ThreadPoolExecutor(2)
 LENGTH = 20
 """How long the chains are: a run is to take about as long as a program spends between two handlers of its own."""
 
@@ -52,6 +53,8 @@ class World:
     def __init__(self) -> None:
         self.sources: list[Any] = []
         self.ends: list[Any] = []
+        self.patience = 0.0
+        """How many seconds other threads may take to end what they have."""
 
     def source(self) -> Any:
         self.sources.append(source := Future())
@@ -67,6 +70,7 @@ class World:
                 pass
 
     def is_whole(self) -> bool:
+        cf.wait(self.ends, self.patience)
         return all(end.done() for end in (*self.sources, *self.ends))
 
 
@@ -242,6 +246,15 @@ def handlers_that_wait(world: World) -> None:
     world.ends.append(source.then(lambda _: [end.result(5) for end in world.ends[1:]]))
     for _ in range(LENGTH // 2):
         world.ends.append(source.then(one_more))
+    world.settle()
+
+
+@program
+def stages_on_a_pool(world: World) -> None:
+    source, world.patience = world.source(), 1.0
+    for _ in range(LENGTH // 2):
+        world.ends.append(source.then(one_more, on=POOL))
+        world.ends.append(world.ends[-1].then(one_more))
     world.settle()
 
 

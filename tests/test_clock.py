@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import threading
 import tracemalloc
@@ -13,6 +12,7 @@ import pytest
 from futurechain import Future, clock
 from futurechain.clock import Clock, check_seconds
 from futurechain.testing import ManualClock
+from programs import run_program
 
 
 @pytest.mark.parametrize("given", ["1", None, True, 1j])
@@ -114,7 +114,7 @@ def test_a_hundred_thousand_timers_set_and_withdrawn():
 def test_interpreter_exit_with_pending_timers_is_immediate_and_silent():
     """100,000 pending timers keep nobody from leaving."""
     program = "from futurechain import clock\nfor _ in range(100000): clock.call_later(3600, print, 1)"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    run = run_program(program)
 
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
@@ -137,9 +137,7 @@ if pid:
 else:
     os._exit(0)
 """
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=30, check=False
-    )
+    run = run_program(program, "-W", "ignore")
 
     assert (run.returncode, run.stderr) == (0, "")
 

@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures as cf
 import contextlib
 import contextvars
-import gc
 import sys
 import threading
 
@@ -26,8 +25,10 @@ from futurechain import (
     returnValue,
     succeed,
 )
-from futurechain.errors import CancelledError
+from futurechain.defer import Deferred
+from futurechain.errors import CancelledError, LostFutureError
 from futurechain.testing import ManualClock
+from garbage import collect_garbage, leaves_no_cycle
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 
@@ -266,7 +267,7 @@ def test_awaiting_oneself_is_a_cycle():
 
 
 def test_awaiting_something_odd():
-    """Without a loop, awaiting asyncio's things is a TypeError inside the coroutine."""
+    """Without a loop, awaiting asyncio's things is a TypeError inside the coroutine, with a note of what to do."""
 
     class Odd:
         def __await__(self):
@@ -275,8 +276,9 @@ def test_awaiting_something_odd():
     async def odd():
         await Odd()
 
-    with pytest.raises(TypeError, match="cannot be awaited here"):
+    with pytest.raises(TypeError, match="cannot be awaited without an event loop") as caught:
         ensure_future(odd()).result(0)
+    assert "run_coroutine_threadsafe" in caught.value.__notes__[-1]
 
 
 # -- cancellation -----------------------------------------------------------------------------------------------------
@@ -540,16 +542,7 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS)
 def test_no_cycle_is_left(end):
     """However a coroutine or a generator ends, no garbage collection is needed to be rid of it."""
-    left = []
-    gc.disable()
-    try:
-        for _ in range(4):  # the first time makes what is made once; and other threads may leave something
-            ENDS[end]()
-            left.append(gc.collect())
-    finally:
-        gc.enable()
-
-    assert 0 in left
+    assert leaves_no_cycle(ENDS[end])
 
 
 @pytest.mark.parametrize("shape", ["chain", "tail"])
@@ -594,3 +587,22 @@ def test_a_coroutine_that_is_cancelled_while_it_runs_is_settled():
                 settler.join()
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_a_coroutine_that_goes_with_what_it_waits_for(caplog):
+    """Its future fails with what it has lost, also when the garbage collector has closed the coroutine first."""
+    ensure_future(Deferred())
+    ensure_future(double(Future().then(int)))
+    collect_garbage()
+
+    assert {type(record.exc_info[1]) for record in caplog.records} == {LostFutureError}
+
+
+@pytest.mark.parametrize("make", [lambda: succeed(1), lambda: double(succeed(1))], ids=["future", "coroutine"])
+def test_the_executor_of_ensure_future_is_checked(make):
+    """Also where it is not needed, because there is nothing to run."""
+    x = make()
+    with pytest.raises(TypeError, match="on= wants an executor"):
+        ensure_future(x, on=3)
+    if asyncio.iscoroutine(x):
+        x.close()

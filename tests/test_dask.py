@@ -20,6 +20,7 @@ import pytest
 
 import futurechain
 import work
+from benchmarks import ratios
 from futurechain import (
     INLINE,
     Pipeline,
@@ -231,12 +232,22 @@ def test_a_handler_that_returns_a_future_of_the_cluster(executor):
         (cluster_work.stop_iteration, StopIteration),
         (cluster_work.falsy, cluster_work.Falsy),
         (cluster_work.two_arguments, StagePicklingError),
-        (cluster_work.coroutine, TypeError),
     ],
 )
 def test_odd_errors_arrive(executor, function, kind):
-    """No exception ends a worker, or is taken for none; one that cannot come back is explained; `async def` is told."""
+    """No exception ends a worker, or is taken for none; one that cannot come back is explained."""
     assert isinstance(executor.submit(function, 1).then(work.double).exception(30), kind)
+
+
+def test_async_functions_are_refused(executor):
+    """An `async def` function is told at the call; its coroutine, when it is returned there."""
+    with pytest.raises(TypeError, match="on="):
+        executor.submit(cluster_work.coroutine, 1)
+    assert isinstance(executor.submit(partial(apply, cluster_work.coroutine), 1).exception(30), TypeError)
+
+
+def apply(function, value):
+    return function(value)
 
 
 def test_asyncio_and_the_standard_functions(executor):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 
 import pytest
 
 from futurechain import ThreadPoolExecutor, debug, succeed
 from futurechain.viewing import debug as debugging
+from programs import run_program
 
 
 @pytest.fixture
@@ -118,9 +116,6 @@ def test_the_environment_turns_it_on():
     """``FUTURECHAIN_DEBUG=1`` before the first import; anything but 0 will do."""
     program = "from futurechain import succeed; succeed(1).then(lambda n: n / 0)"
     for setting, expected in (("1", True), ("0", False)):
-        environment = {**os.environ, "FUTURECHAIN_DEBUG": setting}
-        run = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-        )
+        run = run_program(program, FUTURECHAIN_DEBUG=setting)
         assert ("attached at <string>:1 in <module>" in run.stderr) is expected
         assert "ZeroDivisionError" in run.stderr

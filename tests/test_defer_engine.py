@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures as cf
-import gc
 import itertools
 import logging
 import sys
@@ -17,6 +16,7 @@ import trio
 import futurechain
 from futurechain import defer
 from futurechain.defer import Deferred, Failure
+from garbage import leaves_no_cycle
 
 COUNT = 20_000
 
@@ -165,16 +165,7 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS)
 def test_no_cycle_is_left(end):
     """Whatever way a Deferred or its coroutine ended, no garbage collection is needed to be rid of it."""
-    left = []
-    gc.disable()
-    try:
-        for _ in range(4):  # the first time makes what is made once; and other threads may leave something
-            ENDS[end]()
-            left.append(gc.collect())
-    finally:
-        gc.enable()
-
-    assert 0 in left
+    assert leaves_no_cycle(ENDS[end])
 
 
 # -- Twisted's own failures -------------------------------------------------------------------------------------------
@@ -366,14 +357,16 @@ def test_small_helpers(caplog):
 
 
 def test_debugging_tells_who_made_and_who_fired_it():
-    """With `setDebugging`, `AlreadyCalledError` shows both stacks; without, it does not."""
+    """With `setDebugging`, `AlreadyCalledError` shows both stacks, to the line of the program; without, it does not."""
     assert not defer.getDebugging()
     defer.setDebugging(True)
     try:
         deferred = Deferred()
         deferred.callback(1)
-        with pytest.raises(defer.AlreadyCalledError, match=r"(?s)created.*test_debugging.*Invoker.*test_debugging"):
+        both = r"(?s)created.*test_debugging.*Invoker.*test_debugging"
+        with pytest.raises(defer.AlreadyCalledError, match=both) as caught:
             deferred.callback(2)
+        assert str(caught.value).rstrip().endswith("deferred.callback(1)")
     finally:
         defer.setDebugging(False)
     quiet = defer.succeed(1)

@@ -456,3 +456,14 @@ def test_wrong_functions(pool):
 def test_its_repr(pool):
     """The repr of a view shows its bounds."""
     assert repr(limit(pool, concurrency=2, queued=9)).endswith(", concurrency=2, queued=9)")
+
+
+@pytest.mark.parametrize("make", [futurechain.ThreadPoolExecutor, futurechain.ProcessPoolExecutor])
+def test_a_view_maps_as_its_executor_does(make):
+    """With a buffer, and in chunks where these save trips."""
+    with make(2) as pool:
+        view = limit(pool, concurrency=2)
+        assert list(view.map(pow, [2, 3, 4], [5, 2, 2], buffersize=1)) == [32, 9, 16]
+        assert list(view.map(pow, [2, 3, 4], [5, 2, 2], chunksize=2)) == [32, 9, 16]
+        with pytest.raises(ValueError, match="buffersize="):
+            view.map(pow, [2], [5], buffersize=0)

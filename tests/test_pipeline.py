@@ -59,7 +59,7 @@ def test_names_in_its_repr():
     """The repr of a pipeline names its steps; ``name=`` overrules the function's name."""
     recipe = Pipeline().then(increment).then(times_ten, name="ten").catch(ValueError, str).finally_(print)
 
-    assert repr(recipe) == "<Pipeline increment | ten | catch str | finally print>"
+    assert repr(recipe) == "<Pipeline increment | ten | catch(ValueError, str) | finally print>"
 
 
 # -- one item ---------------------------------------------------------------------------------------------------------
@@ -239,6 +239,7 @@ def test_bounds_of_a_step(name, value, error):
         (lambda p: p.then(increment, name=3), "name="),
         (lambda p: p.then(increment, timeout="long"), "timeout="),
         (lambda p: p.then(increment, retry=3), "retry="),
+        (lambda p: p.then(increment, retry=tenacity.Retrying), "call it"),
         (lambda p: p.then(increment, batch="large"), "batch="),
         (lambda p: p.then(increment).map(3), "iterable"),
         (lambda p: p.then(increment).map([], ordered=1), "ordered="),

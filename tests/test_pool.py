@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import functools
 import gc
-import subprocess
-import sys
-import textwrap
 import threading
 import weakref
 
@@ -16,6 +14,7 @@ import work
 from futurechain import (
     INLINE,
     Future,
+    Pipeline,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
     delay,
@@ -23,9 +22,12 @@ from futurechain import (
     fail,
     gather,
     inlineCallbacks,
+    limit,
+    retry,
     wrap_executor,
 )
 from futurechain.errors import ExecutorShutdownError
+from programs import run_program
 
 POOLS = {
     "thread": lambda: ThreadPoolExecutor(3),
@@ -36,10 +38,9 @@ POOLS = {
 each_pool = pytest.mark.parametrize("make", POOLS.values(), ids=list(POOLS))
 
 
-def run_program(text, timeout=60):
-    """Run a program in an interpreter of its own; what it prints."""
-    command = [sys.executable, "-c", textwrap.dedent(text)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+def output(text):
+    """What a program prints, errors and warnings included."""
+    done = run_program(text)
     return done.stdout + done.stderr
 
 
@@ -295,7 +296,7 @@ delay(0).result()  # the clock's thread: at the end, Python 3.12 starts none
 )
 def test_what_moves_comes_to_its_end(program):
     """The end of the interpreter waits for it, wherever it leads, and fails what cannot come."""
-    assert run_program(PROLOGUE + program) == "ran\n"
+    assert output(PROLOGUE + program) == "ran\n"
 
 
 @pytest.mark.parametrize(
@@ -310,7 +311,7 @@ def test_what_moves_comes_to_its_end(program):
 )
 def test_what_cannot_come_holds_up_nothing(program):
     """A bare future, and a timer with no pool behind it."""
-    assert run_program(PROLOGUE + program, timeout=30) == ""
+    assert output(PROLOGUE + program) == ""
 
 
 def test_daemon_threads_of_a_foreign_executor_hold_up_nothing():
@@ -328,7 +329,7 @@ def test_daemon_threads_of_a_foreign_executor_hold_up_nothing():
         executor = wrap_executor(FireAndForget())
         stage = executor.submit(time.sleep, 600).then(print).then(print, on=ThreadPoolExecutor(1))
     """
-    assert run_program(program, timeout=30) == ""
+    assert output(program) == ""
 
 
 @pytest.mark.parametrize("kind", ["ThreadPoolExecutor", "ProcessPoolExecutor"])
@@ -341,7 +342,7 @@ def test_chains_on_wrapped_standard_pools_come_to_their_end(kind):
             pool = wrap_executor(cf.{kind}(1))
             pool.submit(math.sqrt, 256).then(math.sqrt).then(math.sqrt).addCallback(print)
     """
-    assert run_program(program) == "2.0\n"
+    assert output(program) == "2.0\n"
 
 
 def test_a_pool_works_in_a_forked_child():
@@ -362,4 +363,41 @@ def test_a_pool_works_in_a_forked_child():
             gate.set()
             print("parent", busy[-1].result(10))
     """
-    assert run_program(program) == "child\nparent True\n"
+    assert output(program) == "child\nparent True\n"
+
+
+# -- coroutines stay in this process --------------------------------------------------------------------------------
+
+ASYNC_CALLS = {
+    "submit": lambda pool, fn: pool.submit(fn, 1),
+    "on=": lambda pool, fn: Future().then(fn, on=pool),
+    "the chain's own pool": lambda pool, fn: pool.submit(work.double, 1).then(fn),
+    "a partial": lambda pool, fn: pool.submit(work.double, 1).then(functools.partial(fn)),
+    "beside an error handler": lambda pool, fn: pool.submit(work.double, 1).then(fn, str),
+    "a view": lambda pool, fn: limit(pool, concurrency=1).submit(fn, 1),
+    "on= a view": lambda pool, fn: Future().then(fn, on=limit(pool, concurrency=1)),
+    "retry": lambda pool, fn: retry(fn, 1, policy=pytest.importorskip("tenacity").Retrying(), on=pool),
+    "a pipeline": lambda pool, fn: Pipeline().then(fn, on=pool),
+}
+
+
+@pytest.mark.parametrize("call", ASYNC_CALLS.values(), ids=list(ASYNC_CALLS))
+@pytest.mark.parametrize("kind", ["process", "wrapped processes"])
+def test_coroutines_cannot_run_in_a_worker_process(kind, call):
+    """An ``async def`` function is a TypeError at the call that would send it to another process."""
+    with POOLS[kind]() as pool:
+        with pytest.raises(TypeError, match=r"async def function wait_for on .*, which does not share our memory"):
+            call(pool, work.wait_for)
+        assert pool.submit(work.double, 4).result() == 8
+
+
+@each_pool
+def test_error_handlers_may_be_coroutines(make):
+    """They run in this process, whatever the pool is."""
+
+    async def repair(error):
+        return "repaired"
+
+    with make() as pool:
+        assert pool.submit(work.boom).catch(repair).result() == "repaired"
+        assert pool.submit(work.boom).then(str, repair).result() == "repaired"

@@ -11,8 +11,12 @@ import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import futurechain
+from futurechain import Future, defer, errors, testing
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text("utf-8")
@@ -89,6 +93,16 @@ def test_links_lead_somewhere() -> None:
 
     assert [link for link in links if link[0] != "#" and not (ROOT / link).exists()] == []
     assert [link for link in links if link[0] == "#" and link[1:] not in headings] == []
+
+
+@pytest.mark.parametrize("module", [futurechain, defer, errors, testing], ids=lambda module: module.__name__)
+def test_the_reference_is_complete(module: ModuleType) -> None:
+    """It has a line for each public name, and for each public method of `Future`."""
+    reference = TEXT.partition("## Reference")[2].partition("## Costs")[0]
+    told = {word for code in re.findall(r"`([^`]+)`", reference) for word in re.findall(r"\w+", code)}
+    methods = [name for name in vars(Future) if not name.startswith("_")] if module is futurechain else []
+
+    assert [name for name in [*module.__all__, *methods] if name not in told] == []
 
 
 @pytest.mark.parametrize("program", ["-m futurechain poetry", "-m pytest"])

@@ -25,7 +25,7 @@ def test_the_recipe_as_text(recipe):
     assert render(recipe).splitlines() == [
         f"○ #1 increment · {pool} · at most 16 at once, 10 s each",
         f"⇣ ○ #2 times_ten · {processes} · trips of 8",
-        f"⇣ same trip ○ #3 catch str · {processes}",
+        f"⇣ same trip ○ #3 catch(ValueError, str) · {processes}",
         f"⇣ same trip ○ #4 increment · {processes}",
         f"⇣ ○ #5 save · {pool}",
     ]
@@ -35,14 +35,14 @@ def test_the_recipe_as_text(recipe):
 def test_every_format(recipe, kind):
     """A recipe is drawn in every format, one without steps, too."""
     picture = render(recipe, kind)
-    assert all(name in picture for name in ("increment", "times_ten", "catch str", "save"))
+    assert all(name in picture for name in ("increment", "times_ten", "ValueError, str", "save"))
     assert "without steps" in render(Pipeline(), kind)
 
 
 def test_in_a_notebook(recipe):
     """A notebook shows the picture of a pipeline."""
     bundle = recipe._repr_mimebundle_()
-    assert bundle["text/plain"] == "<Pipeline increment | times_ten | catch str | increment | save>"
+    assert bundle["text/plain"] == "<Pipeline increment | times_ten | catch(ValueError, str) | increment | save>"
     assert "times_ten" in bundle["image/svg+xml"]
 
 

@@ -7,9 +7,7 @@ import contextvars
 import gc
 import importlib.util
 import queue
-import subprocess
 import sys
-import textwrap
 import threading
 import weakref
 
@@ -18,6 +16,7 @@ import pytest
 import work
 from futurechain import INLINE, Future, ThreadPoolExecutor, succeed
 from futurechain.errors import BrokenExecutor, ExecutorShutdownError
+from programs import run_program
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 
@@ -317,9 +316,7 @@ def test_interpreter_exit_ends_chains():
 
         atexit.register(late)
     """
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
-    )
+    run = run_program(program)
 
     assert run.stderr == ""
     assert run.stdout == "True\ncannot schedule new futures after interpreter shutdown\n"
@@ -429,7 +426,7 @@ def test_the_interpreter_exits_although_a_stage_waits():
         "root = Future()\n"
         "stage = root.then(str, on=pool)\n"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    run = run_program(program)
     assert (run.stdout, run.stderr) == ("", "")
 
 
@@ -584,9 +581,7 @@ def test_green_threads(library):
             pool.submit(time.sleep, 0.05).then(seen.append)
         print(seen)
     """
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
-    )
+    run = run_program(program)
     assert (run.stdout, run.stderr) == ("[None]\n", "")
 
 

@@ -266,7 +266,7 @@ def test_bad_arguments():
     """What is no function, and no policy, is named."""
     with pytest.raises(TypeError, match="not 3"):
         retry(3, policy=policy())
-    with pytest.raises(TypeError, match=r"wants policy=tenacity.Retrying\(stop=.*, not 3$"):
+    with pytest.raises(TypeError, match=r"policy= of retry\(\) wants a tenacity.Retrying\(stop=.*, not 3$"):
         retry(int, policy=3)
     with pytest.raises(TypeError, match=r"not None$"):
         retry(int, policy=None)

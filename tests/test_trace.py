@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import subprocess
 import sys
 import threading
 import weakref
@@ -27,6 +26,7 @@ from futurechain import (
     wrap_executor,
 )
 from futurechain.core.observers import watch
+from programs import run_program
 
 
 @pytest.fixture
@@ -323,7 +323,7 @@ def test_watching_may_begin_before_the_first_future():
         "print([span.name for span in t.spans()])\n"
         "fc.succeed(1).then(lambda n: n / 0)\n"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = run_program(program)
     assert run.stdout == "['str', 'len']\n"
     assert "attached at <string>:6" in run.stderr
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import gc
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -17,6 +15,7 @@ from hypothesis import strategies as st
 import work
 from futurechain import Future, ProcessPoolExecutor, ThreadPoolExecutor, ensure_future, fail, gather, succeed
 from futurechain.errors import LostFutureError
+from programs import run_program
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +139,7 @@ def test_running_work_that_was_cancelled_may_fail_in_silence(pool, caplog):
 def test_reported_at_the_end_of_the_interpreter():
     """A failure that is still held then is reported, too, once."""
     program = "from futurechain import fail\nheld = fail(KeyError('held'))"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    run = run_program(program)
 
     assert run.stderr.count("nobody looked at it") == 1
     assert "KeyError: 'held'" in run.stderr
@@ -232,7 +231,7 @@ def test_each_failure_that_nobody_looked_at_is_reported_once(data, caplog):
 def test_the_end_of_the_interpreter_is_no_failure():
     """What is still pending then is not reported: nobody forgot it, and nobody waits for it."""
     program = "from futurechain import Future; f = Future(); g = f.then(print); g.catch(print)"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = run_program(program)
     assert (run.stdout, run.stderr) == ("", "")
 
 

@@ -299,6 +299,26 @@ def test_reprs_tell_the_state():
     assert "shut down" in repr(pool)
     with ProcessPoolExecutor(1) as processes:
         assert " open, " in repr(processes)
+    with wrap_executor(cf.ProcessPoolExecutor(1)) as pool:
+        assert isinstance(pool.submit(work.die).exception(30), cf.BrokenExecutor)
+        assert " broken, " in repr(pool)
+
+
+def test_the_name_of_a_start_method_is_no_context():
+    """The error says how to get one."""
+    with pytest.raises(TypeError, match=r"get_context\(\"spawn\"\), not 'spawn'"):
+        ProcessPoolExecutor(1, "spawn")
+
+
+def test_no_two_pools_have_the_same_name():
+    """Ours and wrapped ones: notes and pictures tell which is meant; a wrapped thread pool is called as its threads."""
+    ours, theirs = ProcessPoolExecutor(1), wrap_executor(cf.ProcessPoolExecutor(1))
+    threads = wrap_executor(cf.ThreadPoolExecutor(1, thread_name_prefix="downloads"))
+
+    assert repr(ours).split()[1] != repr(theirs).split()[1]
+    assert threads.submit(int, "five").exception().__notes__ == ["raised in stage int, on downloads"]
+    for pool in (ours, theirs, threads):
+        pool.shutdown()
 
 
 def test_the_number_of_workers_is_found_through_the_wrapper():

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from futurechain import Future, delay, gather, race, wrap_future
+from futurechain import Future, delay, gather, race, render, wrap_future
+from futurechain.defer import Deferred
 from futurechain.errors import CancelledError, LostFutureError
 
 
@@ -160,3 +161,10 @@ def test_dependents_do_not_run_on_a_thread_that_serves_everybody():
     thread.join()
     assert stage.result(10).startswith("futurechain-callback")
     assert delay(0).result(10) is None
+
+
+@pytest.mark.parametrize("call", [wrap_future, gather, render], ids=lambda call: call.__name__)
+def test_a_deferred_is_no_future(call):
+    """The error says how to make one of it."""
+    with pytest.raises(TypeError, match=r"\.future$"):
+        call(Deferred())

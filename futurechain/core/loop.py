@@ -240,12 +240,21 @@ def _tell_again(dependent: Any, future: Any, error: BaseException, thread: Threa
     if not issubclass(type(dependent), State):
         again = getattr(dependent, "_broken_off", None)
         return None if again is None else again(error)
-    if dependent._outcome is PENDING and TICKET not in dependent._dependents:  # it is still ours
-        if not dependent._on_executor:
-            publish(dependent, Failure(error))
-        elif dependent._source is not None:  # it was not handed over yet
-            thread.later.append(dependent)
+    if dependent._on_executor:
+        _hand_over(dependent, thread)
+    elif dependent._outcome is PENDING and TICKET not in dependent._dependents:  # it is still ours
+        publish(dependent, Failure(error))
     return dependent if type(dependent._outcome) is not Pending else None
+
+
+def _hand_over(stage: Any, thread: ThreadState) -> None:
+    """See to it that a stage which was taken out comes to its executor; a thread pool may be given it twice."""
+    if TICKET not in stage._dependents or stage is thread.carried:
+        return
+    if isinstance(source_of(stage), State):
+        thread.later.append(stage)
+    elif stage._source is None and stage._call is not None:
+        stage._scheduler.start(stage, stage._call)
 
 
 # -- what a thread has put off ----------------------------------------------------------------------------------------

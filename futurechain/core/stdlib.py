@@ -219,15 +219,30 @@ class StandardFuture(State, cf.Future[T]):
     # -- asking ---------------------------------------------------------------------------------------------------
 
     def done(self) -> bool:
-        """Return True if the future is settled: with a result, an error, or cancelled."""
+        """Return True if the future is settled: with a result, an error, or cancelled.
+
+        Example:
+            >>> succeed(5).done(), delay(3600).done()
+            (True, False)
+        """
         return type(self._outcome) is not Pending
 
     def cancelled(self) -> bool:
-        """Return True if the future was cancelled."""
+        """Return True if the future was cancelled.
+
+        Example:
+            >>> succeed(5).cancelled()
+            False
+        """
         return is_cancelled(self._outcome)
 
     def running(self) -> bool:
-        """Return True while its function is being executed, here or elsewhere."""
+        """Return True while its function is being executed, here or elsewhere.
+
+        Example:
+            >>> delay(3600).running()
+            False
+        """
         abroad = getattr(self._source, "runs_abroad", None)
         return type(self._outcome) is Pending and (not is_unclaimed(self) or (abroad is not None and abroad()))
 
@@ -241,6 +256,10 @@ class StandardFuture(State, cf.Future[T]):
             TimeoutError: if the future is not settled in time.
             CancelledError: if it was cancelled.
             BaseException: the error with which it failed.
+
+        Example:
+            >>> pool.submit(pow, 2, 5).result(timeout=10)
+            32
         """
         outcome = self._outcome
         if type(outcome) is Pending:
@@ -262,6 +281,10 @@ class StandardFuture(State, cf.Future[T]):
         Raises:
             TimeoutError: if the future is not settled in time.
             CancelledError: if it was cancelled.
+
+        Example:
+            >>> pool.submit(int, "five").exception(timeout=10)
+            ValueError("invalid literal for int() with base 10: 'five'")
         """
         outcome = self._outcome
         if type(outcome) is Pending:
@@ -315,6 +338,10 @@ class StandardFuture(State, cf.Future[T]):
 
         Raises:
             InvalidStateError: if it is running or settled already.
+
+        Example:
+            >>> Future().set_running_or_notify_cancel()
+            True
         """
         if claim(self):
             self._dependents.insert(0, RUNNING)
@@ -328,6 +355,11 @@ class StandardFuture(State, cf.Future[T]):
 
         Raises:
             InvalidStateError: if it is settled, or is a stage that its chain settles.
+
+        Example:
+            >>> future = Future()
+            >>> future.set_result(5), future.result()
+            (None, 5)
         """
         if not (claim(self) or claim(self, RUNNING)):
             raise InvalidStateError(f"{self!r} cannot be given a result: {self._why_not()}")
@@ -339,6 +371,11 @@ class StandardFuture(State, cf.Future[T]):
         Raises:
             TypeError: if `exception` is not an exception.
             InvalidStateError: if it is settled, or is a stage that its chain settles.
+
+        Example:
+            >>> future = Future()
+            >>> future.set_exception(KeyError("k")), future.exception()
+            (None, KeyError('k'))
         """
         if isinstance(exception, type) and issubclass(exception, BaseException):
             exception = exception()
@@ -359,6 +396,10 @@ class StandardFuture(State, cf.Future[T]):
 
         Raises:
             TypeError: if `fn` is not callable.
+
+        Example:
+            >>> succeed(5).add_done_callback(lambda future: print(future.result()))
+            5
         """
         if not callable(fn):
             raise TypeError(f"add_done_callback() wants a function of one future, not {fn!r}")

@@ -90,6 +90,10 @@ class Adding(State, Generic[T]):
 
         Raises:
             TypeError: if one of the two is neither callable nor None.
+
+        Example:
+            >>> succeed("101").addCallbacks(int, lambda failure: 0, callbackArgs=(2,)).result
+            5
         """
         check_handler(callback, "addCallbacks")
         check_handler(errback, "addCallbacks")
@@ -116,6 +120,10 @@ class Adding(State, Generic[T]):
 
         Raises:
             TypeError: if `callback` is neither callable nor None.
+
+        Example:
+            >>> succeed("101").addCallback(int, base=2).result
+            5
         """
         if not callable(callback):
             check_handler(callback, "addCallback")
@@ -147,6 +155,10 @@ class Adding(State, Generic[T]):
 
         Raises:
             TypeError: if `errback` is neither callable nor None.
+
+        Example:
+            >>> fail(KeyError("k")).addErrback(lambda failure: failure.getErrorMessage()).result
+            "'k'"
         """
         check_handler(errback, "addErrback")
         return self._add((None, errback, ((), (args, kwargs)) if args or kwargs else None))
@@ -170,6 +182,10 @@ class Adding(State, Generic[T]):
 
         Raises:
             TypeError: if `callback` is neither callable nor None.
+
+        Example:
+            >>> succeed(5).addBoth(print, "pounds").result
+            5 pounds
         """
         check_handler(callback, "addBoth")
         return self._add((callback, callback, ((args, kwargs),) * 2 if args or kwargs else None))
@@ -184,7 +200,13 @@ class Adding(State, Generic[T]):
             del self, entry  # no cycle: a traceback may keep this frame
 
     def chainDeferred(self, d: Deferred[T]) -> Deferred[None]:
-        """Fire `d` with the outcome of this Deferred, whose own result is None from then on; return this Deferred."""
+        """Fire `d` with the outcome of this Deferred, whose own result is None from then on; return this Deferred.
+
+        Example:
+            >>> d = Deferred().addCallback(print)
+            >>> succeed(5).chainDeferred(d).result
+            5
+        """
         reserve_room(self)
         return cast("Deferred[None]", self._add((None, None, _Chained(d))))
 

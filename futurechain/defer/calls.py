@@ -30,6 +30,10 @@ def maybeDeferred(f: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Def
     """Call ``f(*args, **kwargs)``; return a Deferred of what it returns or raises.
 
     A Deferred that it returns is returned as it is; futures and coroutines are waited for.
+
+    Example:
+        >>> maybeDeferred(int, "five").addErrback(lambda failure: 0).result
+        0
     """
     try:
         value: Any = f(*args, **kwargs)
@@ -45,7 +49,12 @@ def execute(callable: Callable[P, Waited[T]], *args: P.args, **kwargs: P.kwargs)
 @overload
 def execute(callable: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]: ...
 def execute(callable: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Deferred[Any]:  # noqa: A002
-    """Call ``callable(*args, **kwargs)``; return a Deferred of what it returns or raises. Like `maybeDeferred`."""
+    """Call ``callable(*args, **kwargs)``; return a Deferred of what it returns or raises. Like `maybeDeferred`.
+
+    Example:
+        >>> execute(int, "101", base=2).result
+        5
+    """
     return maybeDeferred(callable, *args, **kwargs)
 
 
@@ -54,6 +63,10 @@ def ensureDeferred(coro: Waited[T] | Steps[T]) -> Deferred[T]:
 
     Raises:
         NotACoroutineError: if it is none of these.
+
+    Example:
+        >>> ensureDeferred(pool.submit(pow, 2, 5)).future.result()
+        32
     """
     if isinstance(coro, Deferred):
         return coro
@@ -69,6 +82,13 @@ def inlineCallbacks(fn: Callable[P, Steps[T]]) -> Callable[P, Deferred[T]]:
 
     Raises:
         TypeError: if `fn` is not callable; and, at a call, if it returned neither a generator nor a coroutine.
+
+    Example:
+        >>> @inlineCallbacks
+        ... def add(one, other):
+        ...     return (yield one) + (yield other)
+        >>> add(succeed(2), succeed(3)).result
+        5
     """
     return decorate(fn, start)
 

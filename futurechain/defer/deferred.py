@@ -40,6 +40,11 @@ class Deferred(Adding[T]):
 
     Raises:
         TypeError: if `canceller` is neither callable nor None.
+
+    Example:
+        >>> d = Deferred().addCallback(int).addCallback(print, "pounds")
+        >>> d.callback("5")
+        5 pounds
     """
 
     debug = False
@@ -75,6 +80,10 @@ class Deferred(Adding[T]):
         Raises:
             TypeError: if `timeout` is no number, or `onTimeoutCancel` not callable.
             ValueError: if `timeout` is negative, NaN or infinite.
+
+        Example:
+            >>> Deferred().addTimeout(0.01).future.exception()
+            TimeoutError('the Deferred had no result within 0.01 seconds')
         """
         cancelled = Deferred[None](lambda d: d.callback(None))
         expiry = Expiry(self, cancelled, timeout, check_handler(onTimeoutCancel, "addTimeout"))
@@ -89,6 +98,11 @@ class Deferred(Adding[T]):
         Raises:
             AlreadyCalledError: if it has been fired before.
             TypeError: if `result` is a Deferred, which only a callback may return.
+
+        Example:
+            >>> d = Deferred().addCallback(print, "pounds")
+            >>> d.callback(5)
+            5 pounds
         """
         if isinstance(result, Deferred):
             raise TypeError(f"callback() wants a result, not {result!r}: return a Deferred from a callback instead")
@@ -109,6 +123,11 @@ class Deferred(Adding[T]):
         Raises:
             AlreadyCalledError: if it has been fired before.
             TypeError: if `fail` is no error, or missing where none is being handled.
+
+        Example:
+            >>> d = Deferred().addErrback(lambda failure: print(failure.value))
+            >>> d.errback(KeyError("k"))
+            'k'
         """
         if not is_failure(fail):
             if not (fail is None or isinstance(fail, BaseException)):
@@ -138,6 +157,11 @@ class Deferred(Adding[T]):
         """Cancel: the canceller, or ``CancelledError``, fires it; if it waits for another Deferred, cancel that.
 
         Without a canceller, one late ``callback`` or ``errback`` is ignored. Nothing happens once it has its result.
+
+        Example:
+            >>> d = Deferred().addErrback(lambda failure: print(failure.type.__name__))
+            >>> d.cancel()
+            CancelledError
         """
         target: Any = self
         while target is not None:
@@ -178,11 +202,25 @@ class Deferred(Adding[T]):
     # -- pausing --
 
     def pause(self) -> None:
-        """Run no more callbacks until ``unpause()`` has been called as often as ``pause()``."""
+        """Run no more callbacks until ``unpause()`` has been called as often as ``pause()``.
+
+        Example:
+            >>> d = succeed(5)
+            >>> d.pause()
+            >>> d.addCallback(print).unpause()
+            5
+        """
         self.__dict__.setdefault("_pauses", []).append(None)
 
     def unpause(self) -> None:
-        """Take one ``pause()`` back; if it was the last, go on with the callbacks, in this thread."""
+        """Take one ``pause()`` back; if it was the last, go on with the callbacks, in this thread.
+
+        Example:
+            >>> d = succeed(5)
+            >>> d.pause()
+            >>> d.addCallback(print).unpause()
+            5
+        """
         with suppress(AttributeError, IndexError):
             self._pauses.pop()
         if self.called and not self._pauses:
@@ -192,12 +230,22 @@ class Deferred(Adding[T]):
 
     @property
     def paused(self) -> int:
-        """How many things it waits for before it runs the next callback."""
+        """How many things it waits for before it runs the next callback.
+
+        Example:
+            >>> succeed(5).paused
+            0
+        """
         return len(self._pauses) + (self.called and self._awaited is not None)
 
     @property
     def future(self) -> Future[T]:
-        """A future of the callbacks added so far; any thread may wait for it. The Deferred keeps its result."""
+        """A future of the callbacks added so far; any thread may wait for it. The Deferred keeps its result.
+
+        Example:
+            >>> succeed("5").addCallback(int).future.then(hex).result()
+            '0x5'
+        """
         return futures.future_of(self)
 
     def __repr__(self) -> str:
@@ -218,7 +266,14 @@ class Deferred(Adding[T]):
     __iter__ = __await__
 
     def asFuture(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
-        """Return an asyncio future that takes the result away; cancelling it cancels this Deferred."""
+        """Return an asyncio future that takes the result away; cancelling it cancels this Deferred.
+
+        Example:
+            >>> async def main():
+            ...     return await succeed(5).asFuture(asyncio.get_running_loop())
+            >>> asyncio.run(main())
+            5
+        """
         import asyncio
 
         return asyncio.wrap_future(futures.future_of(self, takes=True), loop=loop)
@@ -232,6 +287,10 @@ class Deferred(Adding[T]):
 
         Raises:
             TypeError: if `future` is neither.
+
+        Example:
+            >>> Deferred.fromFuture(pool.submit(pow, 2, 5)).addCallback(hex).future.result()
+            '0x20'
         """
         if isinstance(future, cf.Future):
             return cast("Deferred[U]", futures.from_future(cls, future))
@@ -245,6 +304,12 @@ class Deferred(Adding[T]):
 
         Raises:
             NotACoroutineError: if `coro` is neither.
+
+        Example:
+            >>> async def double(d):
+            ...     return 2 * await d
+            >>> Deferred.fromCoroutine(double(succeed(5))).result
+            10
         """
         from futurechain.defer.calls import start  # late: that module is built on this one
 
@@ -283,6 +348,10 @@ def succeed(result: T) -> Deferred[T]:
 
     Raises:
         TypeError: if `result` is a Deferred.
+
+    Example:
+        >>> succeed(5).result
+        5
     """
     deferred: Deferred[T] = Deferred()
     deferred.callback(result)
@@ -294,6 +363,10 @@ def fail(result: Failure | BaseException | None = None) -> Deferred[Any]:
 
     Raises:
         TypeError: if `result` is no error, or missing where none is being handled.
+
+    Example:
+        >>> fail(KeyError("k")).addErrback(lambda failure: failure.value).result
+        KeyError('k')
     """
     deferred: Deferred[Any] = Deferred()
     deferred.errback(result)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import traceback
 import weakref
+from pathlib import Path
 from typing import Any, TypeVar
 
 __all__ = ["Trail", "Unhandled", "logError"]
 
 F = TypeVar("F")
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 logger: logging.Logger = logging.getLogger("futurechain")
 _all: weakref.WeakSet[Unhandled] = weakref.WeakSet()
 
@@ -21,17 +24,25 @@ class Trail:
     __slots__ = ("creator", "invoker")
 
     def __init__(self) -> None:
-        self.creator: list[str] = traceback.format_stack()[:-2]
+        self.creator: list[str] = _stack()
         self.invoker: list[str] = []
 
     def fired(self) -> None:
-        """Note that our caller's caller fires it."""
-        self.invoker = traceback.format_stack()[:-2]
+        """Note who fires it."""
+        self.invoker = _stack()
 
     def __str__(self) -> str:
         made = " C: Deferred was created:\n C:" + "".join(self.creator).rstrip().replace("\n", "\n C:") + "\n"
         fired = " I: First Invoker was:\n I:" + "".join(self.invoker).rstrip().replace("\n", "\n I:") + "\n"
         return made + (fired if self.invoker else "")
+
+
+def _stack() -> list[str]:
+    """Return the lines that led to the call of this package, which is being executed."""
+    frames = traceback.extract_stack()
+    while frames and frames[-1].filename.startswith(_PACKAGE):
+        frames.pop()
+    return frames.format()
 
 
 class Unhandled:
@@ -65,7 +76,12 @@ def _log(text: str, failure: Any) -> None:
 
 
 def logError(err: F) -> F:
-    """Log a `Failure`, to the logger ``futurechain``, and return it: as an errback that passes it on."""
+    """Log a `Failure`, to the logger ``futurechain``, and return it: as an errback that passes it on.
+
+    Example:
+        >>> fail(KeyError("k")).addErrback(logError).addErrback(lambda failure: "logged").result
+        'logged'
+    """
     _log("error in a Deferred", err)
     return err
 

@@ -35,6 +35,10 @@ class DeferredList(Deferred[R]):
 
     Raises:
         TypeError: if something in the list is none of these.
+
+    Example:
+        >>> DeferredList([succeed(5), succeed(6)]).result
+        [(True, 5), (True, 6)]
     """
 
     @overload
@@ -84,7 +88,12 @@ class DeferredList(Deferred[R]):
 
     @property
     def finishedCount(self) -> int:
-        """How many have a result."""
+        """How many have a result.
+
+        Example:
+            >>> DeferredList([succeed(5), Deferred()]).finishedCount
+            1
+        """
         return len(self.resultList) - len(self._left)
 
     def _arrive(self, result: Any, index: int, success: bool) -> Any:
@@ -99,7 +108,14 @@ class DeferredList(Deferred[R]):
         return None if self.consumeErrors and not success else result
 
     def cancel(self) -> None:
-        """Cancel everything in the list; the results tell how that went."""
+        """Cancel everything in the list; the results tell how that went.
+
+        Example:
+            >>> everything = DeferredList([Deferred(lambda d: d.callback("cancelled"))])
+            >>> everything.cancel()
+            >>> everything.result
+            [(True, 'cancelled')]
+        """
         if self.called:
             super().cancel()
         else:
@@ -130,6 +146,10 @@ def gatherResults(deferredList: Iterable[Waited[T]], consumeErrors: bool = False
 
     Raises:
         TypeError: if something in the list is none of these.
+
+    Example:
+        >>> gatherResults([succeed(5), succeed(6)]).result
+        [5, 6]
     """
     everything = DeferredList(deferredList, fireOnOneErrback=True, consumeErrors=consumeErrors)
     return everything.addCallback(_results)
@@ -150,6 +170,10 @@ def race(ds: Iterable[Waited[T]]) -> Deferred[tuple[int, T]]:
 
     Raises:
         TypeError: if something in the list is none of these.
+
+    Example:
+        >>> race([Deferred(), succeed("soon")]).result
+        (1, 'soon')
     """
     sources = _each("race()", ds)
     if not sources:

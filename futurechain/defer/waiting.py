@@ -50,7 +50,13 @@ class _ConcurrencyPrimitive:
         self._guard = RLock()
 
     def acquire(self) -> Deferred[Self]:
-        """Return a Deferred that fires with this object, in turn; cancelling it withdraws the request."""
+        """Return a Deferred that fires with this object, in turn; cancelling it withdraws the request.
+
+        Example:
+            >>> lock = DeferredLock()
+            >>> lock.acquire().result is lock
+            True
+        """
         deferred: Deferred[Self] = Deferred(partial(_withdraw, self.waiting))
         with self._guard:
             self.waiting.append(deferred)
@@ -62,6 +68,10 @@ class _ConcurrencyPrimitive:
 
         Raises:
             AssertionError: if there is nothing to release.
+
+        Example:
+            >>> lock = DeferredLock()
+            >>> lock.acquire().addCallback(DeferredLock.release).result
         """
         with self._guard:
             if self.tokens >= self.limit:
@@ -97,7 +107,12 @@ class _ConcurrencyPrimitive:
     @overload
     def run(self, f: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]: ...
     def run(self, f: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[Any]:
-        """Acquire, call ``f(*args, **kwargs)``, release when what it returns has its result; a Deferred of that."""
+        """Acquire, call ``f(*args, **kwargs)``, release when what it returns has its result; a Deferred of that.
+
+        Example:
+            >>> DeferredLock().run(pow, 2, 5).result
+            32
+        """
         return self.acquire().addCallback(lambda _: maybeDeferred(f, *args, **kwargs).addBoth(self._release_after))
 
     def _release_after(self, outcome: Any) -> Any:
@@ -118,14 +133,25 @@ def _withdraw(waiting: deque[Deferred[Any]], deferred: Deferred[Any]) -> None:
 
 
 class DeferredLock(_ConcurrencyPrimitive):
-    """A lock whose ``acquire()`` returns a Deferred."""
+    """A lock whose ``acquire()`` returns a Deferred.
+
+    Example:
+        >>> DeferredLock().run(pow, 2, 5).addCallback(hex).result
+        '0x20'
+    """
 
     def __init__(self) -> None:
         super().__init__(1)
 
     @property
     def locked(self) -> bool:
-        """Whether somebody has it."""
+        """Whether somebody has it.
+
+        Example:
+            >>> lock = DeferredLock()
+            >>> lock.acquire().result.locked
+            True
+        """
         return not self.tokens
 
 
@@ -137,6 +163,10 @@ class DeferredSemaphore(_ConcurrencyPrimitive):
 
     Raises:
         ValueError: if `tokens` is less than 1.
+
+    Example:
+        >>> DeferredSemaphore(4).run(pow, 2, 5).addCallback(hex).result
+        '0x20'
     """
 
     def __init__(self, tokens: int) -> None:
@@ -151,6 +181,12 @@ class DeferredQueue(Generic[T]):
     Args:
         size: how many objects it holds at most; None is without limit.
         backlog: how many getters may wait at most; None is without limit.
+
+    Example:
+        >>> queue = DeferredQueue()
+        >>> following = queue.get().addCallback(print)
+        >>> queue.put("rose")
+        rose
     """
 
     def __init__(self, size: int | None = None, backlog: int | None = None) -> None:
@@ -165,6 +201,11 @@ class DeferredQueue(Generic[T]):
 
         Raises:
             QueueOverflow: if the queue is full.
+
+        Example:
+            >>> queue = DeferredQueue()
+            >>> queue.put("rose"), queue.get().result
+            (None, 'rose')
         """
         while (getter := self._store(obj)) is not None:
             if getter._fire(obj):
@@ -185,6 +226,12 @@ class DeferredQueue(Generic[T]):
 
         Raises:
             QueueUnderflow: if the queue is empty, and as many wait already as may.
+
+        Example:
+            >>> queue = DeferredQueue()
+            >>> following = queue.get().addCallback(print)
+            >>> queue.put("rose")
+            rose
         """
         with self._guard:
             if not self.pending:

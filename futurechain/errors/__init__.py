@@ -28,7 +28,12 @@ TimeoutError = TimeoutError  # noqa: A001, PLW0127  # re-exported under the name
 
 
 class LostFutureError(RuntimeError):
-    """Raised in what depends on a future whose producer dropped it without settling it."""
+    """Raised in what depends on a future whose producer dropped it without settling it.
+
+    Example:
+        >>> Future().then(str).exception()
+        LostFutureError('the future this stage waits for was dropped by its producer without being settled')
+    """
 
 
 class ClusterLostError(BrokenExecutor):
@@ -36,7 +41,13 @@ class ClusterLostError(BrokenExecutor):
 
 
 class ExecutorShutdownError(RuntimeError):
-    """Raised in a stage whose executor no longer accepts work."""
+    """Raised in a stage whose executor no longer accepts work.
+
+    Example:
+        >>> pool.shutdown()
+        >>> type(succeed(5).then(str, on=pool).exception())
+        <class 'futurechain.errors.ExecutorShutdownError'>
+    """
 
 
 _OF_PROCESSES = ("StagePicklingError", "WorkerDiedError")

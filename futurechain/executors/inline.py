@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import concurrent.futures as cf
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 from futurechain.core.attaching import MISSING, new_task
 from futurechain.core.loop import HERE, execute
+from futurechain.executors.mapping import Mapping
 from futurechain.future import Future, LocalStage
 
 __all__ = ["INLINE", "InlineExecutor"]
@@ -16,8 +16,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class InlineExecutor(cf.Executor):
-    """Run everything at once, in the thread that submits it or that settles the stage before."""
+class InlineExecutor(Mapping):
+    """Run everything at once, in the thread that submits it or that settles the stage before.
+
+    Example:
+        >>> INLINE.submit(pow, 2, 5)
+        <Future finished returned int on INLINE>
+    """
 
     _scheduler = HERE
 
@@ -26,6 +31,10 @@ class InlineExecutor(cf.Executor):
 
         Raises:
             TypeError: if `fn` is missing or not callable.
+
+        Example:
+            >>> INLINE.submit(pow, 2, 5).result()
+            32
         """
         task: Any = new_task(LocalStage, fn, HERE)
         try:

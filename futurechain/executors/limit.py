@@ -29,7 +29,8 @@ from futurechain.core.flatten import upstream
 from futurechain.core.scheduler import Call, Scheduler, scheduler_of
 from futurechain.core.thread_state import current
 from futurechain.errors import ExecutorShutdownError
-from futurechain.executors.pool import fail, refusal
+from futurechain.executors.mapping import Mapping, check_count
+from futurechain.executors.pool import check_stage_travels, check_travels, fail, refusal
 from futurechain.future import ExecutorStage, Future
 
 __all__ = ["LimitedExecutor", "limit"]
@@ -78,6 +79,7 @@ class _View(Scheduler):
     def register(self, stage: Any, source: Any = None) -> None:
         if self.closing and not self._is_inside(source):
             return  # it will be refused when its turn comes; an error before that still passes through
+        check_stage_travels(stage, self)
         self.pending[id(stage)] = stage
         self._inner.register(stage, source)
 
@@ -263,8 +265,13 @@ def _is_ours() -> bool:
     return thread.within is not None or thread.depth > 0 or callback_threads.is_reserved()
 
 
-class LimitedExecutor(cf.Executor):
-    """A view of an executor that lets only so much through; made by `limit`."""
+class LimitedExecutor(Mapping):
+    """A view of an executor that lets only so much through; made by `limit`.
+
+    Example:
+        >>> limit(pool, concurrency=4).concurrency
+        4
+    """
 
     def __init__(
         self, executor: cf.Executor, concurrency: int | None, per_second: float | None, queued: int | None
@@ -276,6 +283,7 @@ class LimitedExecutor(cf.Executor):
         self.queued = queued
         rate = None if per_second is None else _Rate(per_second)
         self._scheduler = _View(scheduler_of(executor), concurrency, rate, queued)
+        self._maps_in_chunks = not self._scheduler.takes_closures()
 
     def submit(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)``; return its future.
@@ -285,6 +293,10 @@ class LimitedExecutor(cf.Executor):
         Raises:
             TypeError: if `fn` is missing or not callable.
             RuntimeError: after the shutdown of the view, or of the executor.
+
+        Example:
+            >>> limit(pool, concurrency=4).submit(pow, 2, 5).result()
+            32
         """
         self._scheduler.wait_for_room()
         try:
@@ -293,8 +305,14 @@ class LimitedExecutor(cf.Executor):
             self._scheduler.leave_room()
 
     def submit_nowait(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Do what `submit` does, and never wait."""
+        """Do what `submit` does, and never wait.
+
+        Example:
+            >>> limit(pool, queued=1).submit_nowait(pow, 2, 5).result()
+            32
+        """
         view = self._scheduler
+        check_travels(fn, view, "submit()")
         task = new_task(ExecutorStage, fn, view)
         task._call = None
         task._context = copy_context()
@@ -308,6 +326,11 @@ class LimitedExecutor(cf.Executor):
         Args:
             wait: block until then.
             cancel_futures: cancel what has not begun, stages included.
+
+        Example:
+            >>> limit(pool, concurrency=4).shutdown()
+            >>> pool.submit(pow, 2, 5).result()
+            32
         """
         self._scheduler.close(wait=wait, cancel_futures=cancel_futures)
 
@@ -338,15 +361,15 @@ def limit(
         TypeError: if `executor` is none, or a number is none.
         ValueError: if a number is below 1, or `per_second` is not positive.
         RuntimeError: if `executor` is shut down.
+
+    Example:
+        >>> polite = limit(pool, concurrency=4, per_second=100)
+        >>> polite.submit(pow, 2, 5).then(hex).result()
+        '0x20'
     """
     scheduler_of(executor, "executor")
-    for name, count in (("concurrency", concurrency), ("queued", queued)):
-        if count is None:
-            continue
-        if isinstance(count, bool) or not isinstance(count, int):
-            raise TypeError(f"limit() wants a whole number for {name}=, such as {name}=8, not {count!r}")
-        if count < 1:
-            raise ValueError(f"limit() wants {name}= to be at least 1, not {count}")
+    check_count(concurrency, "concurrency", "limit()")
+    check_count(queued, "queued", "limit()")
     if per_second is not None:
         if isinstance(per_second, bool) or not isinstance(per_second, (int, float)):
             raise TypeError(f"limit() wants a number for per_second=, such as per_second=10, not {per_second!r}")

@@ -1,4 +1,4 @@
-"""What both of our pools have beside the standard ones': ``map`` as in Python 3.14, and what an exception cancels."""
+"""What our executors have beside the standard ones': ``map`` as in Python 3.14, and what an exception cancels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itertools import chain, islice
 from types import TracebackType
 from typing import Any, TypeVar
 
-__all__ = ["Mapping"]
+__all__ = ["Mapping", "check_count"]
 
 T = TypeVar("T")
 
@@ -45,13 +45,14 @@ class Mapping(cf.Executor):
             TypeError: if `buffersize` is neither a whole number nor None.
             ValueError: if it, or `chunksize`, is less than 1.
             TimeoutError: from the iterator, if a result does not come in time.
+
+        Example:
+            >>> list(pool.map(pow, [2, 3], [5, 2]))
+            [32, 9]
         """
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError(f"map() wants a whole number or None as its buffersize, not {buffersize!r}")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError(f"map() wants a buffersize of at least 1, or None, not {buffersize}")
-        if self._maps_in_chunks and chunksize < 1:
-            raise ValueError(f"map() wants a chunksize of at least 1, not {chunksize}")
+        check_count(buffersize, "buffersize", "map()")
+        if self._maps_in_chunks:
+            check_count(chunksize, "chunksize", "map()", optional=False)
         calls = zip(*iterables)  # noqa: B905  # as the standard one does
         if not self._maps_in_chunks or chunksize == 1:
             return self._map(fn, calls, timeout, buffersize)
@@ -71,6 +72,22 @@ class Mapping(cf.Executor):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shutdown(wait=True, cancel_futures=self._cancel_on_error and kind is not None)
+
+
+def check_count(value: Any, name: str, where: str, least: int = 1, *, optional: bool = True) -> int | None:
+    """Return a whole number of at least `least`, or None if it is `optional`.
+
+    Raises:
+        TypeError: if it is something else.
+        ValueError: if it is less.
+    """
+    if value is None and optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{where} wants a whole number for {name}=, such as {name}=8, not {value!r}")
+    if value < least:
+        raise ValueError(f"{where} wants {name}= to be at least {least}, not {value}")
+    return value
 
 
 def call_each(fn: Callable[..., T], calls: tuple[tuple[Any, ...], ...]) -> list[T]:

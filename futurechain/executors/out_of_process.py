@@ -26,7 +26,15 @@ from futurechain.core.state import claim, has_dependents, publish
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import annotate
 from futurechain.errors import StagePicklingError
-from futurechain.executors.pool import PoolScheduler, fail, handled_by, handles_failure, refuse
+from futurechain.executors.pool import (
+    PoolScheduler,
+    check_stage_travels,
+    check_travels,
+    fail,
+    handled_by,
+    handles_failure,
+    refuse,
+)
 from futurechain.executors.travel import cannot_travel
 from futurechain.failure import Failure
 from futurechain.future import ExecutorStage
@@ -60,6 +68,10 @@ class OutOfProcess(PoolScheduler):
     def takes_closures(self) -> bool:
         return False
 
+    def register(self, stage: Any, source: Any = None) -> None:
+        check_stage_travels(stage, self)
+        super().register(stage, source)
+
     def is_working(self) -> bool:
         return bool(self.jobs)
 
@@ -67,9 +79,10 @@ class OutOfProcess(PoolScheduler):
         """Queue a task; return its future, whose chain runs on `place`, a view of this scheduler, if there is one.
 
         Raises:
-            TypeError: if there is no function to call.
+            TypeError: if there is no function to call, or an ``async def`` function.
             RuntimeError: if it is refused; and what the executor raises.
         """
+        check_travels(call[0], self, "submit()")
         task = new_task(ExecutorStage, call[0], place or self)
         task._call, task._context = call, context
         try:

@@ -1,7 +1,8 @@
 """What the schedulers of all pools share: whose work it is, who may still bring some, and when all is over.
 
 Theory of operation
-------------------- ``pending`` holds every task and stage that is still to be settled on this pool, submitted or not.
+-------------------
+``pending`` holds every task and stage that is still to be settled on this pool, submitted or not.
 A shutdown waits for it, so whole chains end. Three flags, each of which goes up once:
 
 * ``closing``: outside work is refused. Set by a shutdown, by the end of the interpreter, when the executor is
@@ -17,9 +18,8 @@ pool goes on.
 *Inside work* is taken until it is over: what is attached to an unsettled future of a chain that has begun here, and
 what is submitted or attached in a thread that is ``within`` the pool: that runs a task, a handler or a coroutine's
 step of such a chain. A worker always is; so is a callback thread that works for the pool; and any other thread that
-settles a stage of a closing pool, until it has carried that on (`_Stay`). The end of the interpreter is one shutdown
-for all
-pools: then, within any of them is within all.
+settles a stage of a closing pool, until it has carried that on (`_stay`). The end of the interpreter is one shutdown
+for all pools: then, within any of them is within all.
 
 Chains hold the scheduler, never the executor; so a chain keeps no executor alive, but for one that is collected its
 scheduler still ends what was begun.
@@ -28,16 +28,20 @@ scheduler still ends what was begun.
 from __future__ import annotations
 
 import concurrent.futures.thread as standard
+import itertools
 import os
 import threading
+import types
 import weakref
+from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from futurechain.core import callback_threads
 from futurechain.core.delivery import is_owned
 from futurechain.core.flatten import upstream
-from futurechain.core.handlers import Catch, Finally, Then
+from futurechain.core.handlers import Catch, Finally, Handler, Then, label
 from futurechain.core.loop import settle
 from futurechain.core.scheduler import Call, Scheduler
 from futurechain.core.state import claim, publish
@@ -47,11 +51,23 @@ from futurechain.errors import ExecutorShutdownError
 from futurechain.failure import Failure
 from futurechain.future import Future
 
-__all__ = ["PoolScheduler", "all_pools", "fail", "handled_by", "handles_failure", "refusal", "refuse"]
+__all__ = [
+    "PoolScheduler",
+    "all_pools",
+    "check_stage_travels",
+    "check_travels",
+    "fail",
+    "handled_by",
+    "handles_failure",
+    "new_name",
+    "refusal",
+    "refuse",
+]
 
 _HELD = 0
 """The key in ``pending`` under which the end of the interpreter keeps a pool from being over: no object's identity."""
 _schedulers: weakref.WeakSet[PoolScheduler] = weakref.WeakSet()
+_numbers: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
 
 class PoolScheduler(Scheduler):
@@ -136,7 +152,6 @@ class PoolScheduler(Scheduler):
             self._stay(thread)
         self.pending.pop(id(stay), None)
         self.end_if_over()
-
 
     def is_registered(self, stage: Any) -> bool:
         """Tell whether `stage` was taken, and is not settled."""
@@ -231,10 +246,48 @@ class PoolScheduler(Scheduler):
         self.ended = threading.Event()
 
 
+def new_name(kind: str) -> str:
+    """Return the name of another pool of that kind, ours or not: no two have the same."""
+    return f"{kind}-{next(_numbers[kind])}"
+
+
 def all_pools() -> tuple[PoolScheduler, ...]:
     """Return the schedulers of all pools that are in use."""
     return tuple(_schedulers)
 
+
+# -- what cannot run on a pool ------------------------------------------------------------------------------------
+
+_COROUTINE = 0x80
+"""The flag of an ``async def`` function's code; `inspect`, which says so, costs more to import than this package."""
+
+
+def check_travels(fn: Any, scheduler: Scheduler, where: str) -> None:
+    """Refuse an ``async def`` function on an executor that does not share our memory: its coroutine cannot come back.
+
+    Raises:
+        TypeError: if it is one.
+    """
+    if _is_async(fn) and not scheduler.takes_closures():
+        raise TypeError(
+            f"{where} cannot run the async def function {label(fn)} on {scheduler.name}, which does not share our "
+            "memory: give it on=INLINE or a thread pool"
+        )
+
+
+def _is_async(fn: Any) -> bool:
+    while type(fn) in (partial, types.MethodType):
+        fn = getattr(fn, "func", None) or fn.__func__
+    return type(fn) is types.FunctionType and bool(fn.__code__.co_flags & _COROUTINE)
+
+
+def check_stage_travels(stage: Any, scheduler: Scheduler) -> None:
+    """Do the same for the function of `stage` that would run on the executor."""
+    handler = stage._handler
+    if type(handler) is Then:
+        check_travels(handler.on_result, scheduler, "then()")
+    elif handler is not None and not issubclass(type(handler), Handler):
+        check_travels(handler, scheduler, "then()")
 
 
 # -- stages that a pool fails, and those that handle a failure ----------------------------------------------------

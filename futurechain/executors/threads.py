@@ -308,10 +308,10 @@ class ThreadPoolExecutor(Mapping, standard.ThreadPoolExecutor):
     Leaving the ``with`` block waits for whole chains. An executor that is collected still ends the chains that were
     begun.
 
-    Example::
-
-        with ThreadPoolExecutor() as pool:
-            print(pool.submit(fetch, url).then(parse).then(save).result())
+    Example:
+        >>> with ThreadPoolExecutor() as pool:
+        ...     pool.submit(int, "42").then(hex).result()
+        '0x2a'
     """
 
     def __init__(
@@ -345,6 +345,10 @@ class ThreadPoolExecutor(Mapping, standard.ThreadPoolExecutor):
             TypeError: if `fn` is missing or not callable.
             RuntimeError: after the shutdown.
             BrokenThreadPool: if the initializer failed.
+
+        Example:
+            >>> pool.submit(pow, 2, 5).result()
+            32
         """
         task = new_task(ExecutorStage, fn, self._scheduler)
         task._context = copy_context()
@@ -358,6 +362,11 @@ class ThreadPoolExecutor(Mapping, standard.ThreadPoolExecutor):
         Args:
             wait: block until then (not in a worker of this pool, which would wait for itself).
             cancel_futures: cancel what has not begun, stages included.
+
+        Example:
+            >>> task = pool.submit(pow, 2, 5).then(hex)
+            >>> pool.shutdown(), task.result()
+            (None, '0x20')
         """
         self._scheduler.close(cancel_futures=cancel_futures)
         if wait:

@@ -20,6 +20,7 @@ def cannot_travel(stage: str, way: str, reason: str) -> StagePicklingError:
         way: from where to where: the pool, as a rule.
         reason: what was wrong with which part.
     """
+    reason = reason.removesuffix(".")
     remedy = f"Use a module-level function with arguments and results that pickle, or {_STAY_HERE}"
     return StagePicklingError(f"stage {stage} cannot travel to {way}: {reason}. {remedy}")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import concurrent.futures as cf
 import concurrent.futures.process as standard
 import inspect
-import itertools
 import os
 import re
 import sys
@@ -41,7 +40,8 @@ from futurechain.executors import pebble
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.out_of_process import Job, OutOfProcess, unpicklable
 from futurechain.executors.parcel import Parcel, Timed
-from futurechain.executors.pool import refusal
+from futurechain.executors.pool import check_stage_travels, new_name, refusal
+from futurechain.executors.wrapped_future import Foreign
 from futurechain.failure import Failure
 from futurechain.future import Future
 
@@ -50,27 +50,16 @@ __all__ = ["ProcessScheduler", "WrappedExecutor", "WrappedScheduler", "wrap_exec
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_numbers = itertools.count()
 
-
-class Launched:
+class Launched(Foreign):
     """What a stage waits for that a foreign executor runs: its future there."""
 
-    __slots__ = ("_future", "stoppers")
+    __slots__ = ("stoppers",)
 
     def __init__(self, future: cf.Future[Any]) -> None:
-        self._future = weakref.ref(future)
+        super().__init__(future)
         self.stoppers: list[None] = []
         """One for each thread that is in `stop`, and will claim the stage if that says True."""
-
-    def sources(self) -> list[Any]:
-        """Return what we know it waits for: nothing."""
-        return []
-
-    def runs_abroad(self) -> bool:
-        """Tell whether the executor says that it runs."""
-        future = self._future()
-        return future is not None and future.running()
 
     def stop(self) -> bool:
         """Ask for an end of it; False if it runs, and goes on.
@@ -86,10 +75,6 @@ class Launched:
         finally:
             self.stoppers.pop()
         return asked or not self.runs_abroad()  # a look after that: what has been left alone runs no more
-
-    def cancel_for(self, child: Any) -> tuple[()]:
-        """Do no more: whoever cancels the stage has called `stop`."""
-        return ()
 
 
 class LaunchedParcel(Launched):
@@ -116,7 +101,7 @@ class WrappedScheduler(OutOfProcess):
     is_awaited = False
 
     def __init__(self, executor: Any, foreign: cf.Executor) -> None:
-        super().__init__(f"{type(foreign).__name__}-{next(_numbers)}")
+        super().__init__(getattr(foreign, "_thread_name_prefix", "") or new_name(type(foreign).__name__))
         self._executor = weakref.ref(executor)
         self._kept: dict[int, Any] = {}
         """The executor, for each stage that is still to be settled: it must live until then."""
@@ -130,6 +115,7 @@ class WrappedScheduler(OutOfProcess):
         """What the foreign executor has: the identities of stages that their done callback holds."""
 
     def register(self, stage: Any, source: Any = None) -> None:
+        check_stage_travels(stage, self)  # before anything is kept
         self._kept[id(stage)] = self._executor()
         super().register(stage, source)
 
@@ -376,7 +362,12 @@ def _copy(error: BaseException) -> BaseException:
 
 
 class WrappedExecutor(Mapping):
-    """Anybody's executor, with futures that chain; made by `wrap_executor`."""
+    """Anybody's executor, with futures that chain; made by `wrap_executor`.
+
+    Example:
+        >>> wrap_executor(concurrent.futures.ThreadPoolExecutor()).submit(pow, 2, 5).result()
+        32
+    """
 
     _scheduler: WrappedScheduler
 
@@ -391,6 +382,10 @@ class WrappedExecutor(Mapping):
         Raises:
             TypeError: if `fn` is missing or not callable.
             RuntimeError: after the shutdown; and what the executor itself raises.
+
+        Example:
+            >>> wrap_executor(concurrent.futures.ThreadPoolExecutor()).submit(pow, 2, 5).result()
+            32
         """
         return cast("Future[T]", self._scheduler.submit((fn, args, kwargs), copy_context()))
 
@@ -400,6 +395,10 @@ class WrappedExecutor(Mapping):
         Args:
             wait: block until then.
             cancel_futures: cancel what has not begun, stages included, whether the executor knows this or not.
+
+        Example:
+            >>> wrap_executor(concurrent.futures.ThreadPoolExecutor()).shutdown() is None
+            True
         """
         self._scheduler.shut_down(self, wait=wait, cancel_futures=cancel_futures)
 
@@ -411,7 +410,8 @@ class WrappedExecutor(Mapping):
             return getattr(self._executor, "_max_workers", None) or os.cpu_count() or 1
 
     def __repr__(self) -> str:
-        state = "shut down" if self._scheduler.closing else "open"
+        broken = getattr(self._executor, "_broken", False)
+        state = "broken" if broken else "shut down" if self._scheduler.closing else "open"
         waiting = len(self._scheduler.unsettled())
         return f"<{type(self).__name__} {self._scheduler.name} {state}, {waiting} pending, of {self._executor!r}>"
 
@@ -433,15 +433,16 @@ def wrap_executor(executor: Any) -> WrappedExecutor:
 
     Pebble's pools will do as well.
 
-    The same executor gives the same wrapper, as long as either is in use::
-
-        with loky.ProcessPoolExecutor() as executor, wrap_executor(executor) as pool:
-            print(pool.submit(fetch, url).then(parse).result())
-
-    The wrapper must end first, as it does here: a chain of an executor that is shut down cannot go on.
+    The same executor gives the same wrapper, as long as either is in use. The wrapper must end first, as in
+    the example: a chain of an executor that is shut down cannot go on.
 
     Raises:
         TypeError: if it is no ``concurrent.futures.Executor``.
+
+    Example:
+        >>> with concurrent.futures.ThreadPoolExecutor() as executor, wrap_executor(executor) as pool:
+        ...     pool.submit(int, "42").then(hex).result()
+        '0x2a'
     """
     executor = pebble.as_executor(executor)
     if isinstance(getattr(executor, "_scheduler", None), Scheduler):

@@ -62,12 +62,19 @@ def wrap_future(future: cf.Future[T]) -> Future[T]:
 
     Raises:
         TypeError: if it is no such future.
+
+    Example:
+        >>> plain = concurrent.futures.Future()
+        >>> shout = wrap_future(plain).then(str.upper)
+        >>> plain.set_result("adopted"), shout.result()
+        (None, 'ADOPTED')
     """
     if isinstance(future, Future):
         return future
     if not isinstance(future, cf.Future):
-        asyncio = type(future).__module__.endswith("asyncio")
-        hint = ": an asyncio future is awaited in its loop, and settles one of ours from there" if asyncio else ""
+        hint = ": give it the Deferred's .future" if hasattr(future, "addCallbacks") else ""
+        if type(future).__module__.endswith("asyncio"):
+            hint = ": an asyncio future is awaited in its loop, and settles one of ours from there"
         raise TypeError(f"wrap_future() wants a concurrent.futures.Future, not {future!r}{hint}")
     relay = future.__dict__.setdefault("_futurechain_relay", fresh := _Relay())
     ours: Any = relay.adopt(future)

@@ -367,6 +367,10 @@ def gather(*futures: cf.Future[Any], return_exceptions: bool = False) -> Future[
 
     Raises:
         TypeError: if something is no future.
+
+    Example:
+        >>> gather(succeed(1), pool.submit(pow, 2, 5)).result()
+        (1, 32)
     """
     if not futures:
         return succeed(())
@@ -389,6 +393,10 @@ def race(*futures: cf.Future[Any]) -> Future[Any]:
     Raises:
         ValueError: without futures: nothing would ever come.
         TypeError: if something is no future.
+
+    Example:
+        >>> race(delay(3600, "late"), pool.submit(str, "soon")).result()
+        'soon'
     """
     _refuse_nothing("race", futures)
     return _Race(_adopt("race", futures)).start()
@@ -406,6 +414,10 @@ def first(*futures: cf.Future[Any]) -> Future[Any]:
     Raises:
         ValueError: without futures.
         TypeError: if something is no future.
+
+    Example:
+        >>> first(fail(KeyError("k")), pool.submit(str, "found")).result()
+        'found'
     """
     _refuse_nothing("first", futures)
     return _Some(_adopt("first", futures), 1, single=True).start()
@@ -419,6 +431,10 @@ def some(n: int, *futures: cf.Future[T]) -> Future[list[T]]:
     Raises:
         ValueError: if `n` is negative, or larger than the number of futures.
         TypeError: if `n` is no whole number, or something is no future.
+
+    Example:
+        >>> some(2, delay(3600), succeed(1), succeed(2)).result()
+        [1, 2]
     """
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"some() wants a whole number before the futures, not {n!r}")
@@ -441,6 +457,10 @@ def reduce(fn: Callable[[Any, Any], Any], futures: Iterable[cf.Future[Any]], ini
 
     Raises:
         TypeError: if `fn` is not callable, or something is no future.
+
+    Example:
+        >>> reduce(max, [pool.submit(pow, 2, 5), succeed(7)], 0).result()
+        32
     """
     if not callable(fn):
         raise TypeError(f"reduce() wants a function of two arguments first, not {fn!r}")

@@ -42,7 +42,7 @@ from futurechain.errors import CancelledError
 from futurechain.executors.inline import INLINE
 from futurechain.executors.wrapped_future import wrap_future
 from futurechain.failure import Failure
-from futurechain.flow.driver import Driver, Steps, decorate, returnValue
+from futurechain.flow.driver import NO_LOOP, Driver, Steps, decorate, returnValue
 from futurechain.flow.event_loops import suspend
 from futurechain.future import ExecutorStage, Future, LocalStage
 
@@ -50,6 +50,9 @@ __all__ = ["ensure", "ensure_future", "inlineCallbacks", "returnValue", "suspend
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+_NOTHING: Any = None
 
 
 class _Runner(Handler):
@@ -208,7 +211,9 @@ class _Runner(Handler):
             run.depth -= 1
             if run.later and not run.depth:
                 leave_handlers(run)  # the yielded future may be waiting for it
+            stepped = _NOTHING
             del self, driver, outcome
+            stepped = None  # no cycle, as above
 
     def _await(self, driver: Driver, yielded: Any) -> Any:
         """Return the outcome to send back in, or PENDING after noting what is waited for."""
@@ -217,8 +222,7 @@ class _Runner(Handler):
         if not issubclass(type(yielded), cf.Future):
             if driver.is_generator:
                 return yielded
-            wrong = f"{yielded!r} cannot be awaited here: without an event loop, await futures of concurrent.futures"
-            return Failure(TypeError(wrong))
+            return Failure(TypeError(f"{yielded!r} {NO_LOOP}"))
         future: Any = wrap_future(yielded)
         if driver.is_generator:
             future = future.final
@@ -314,10 +318,16 @@ def ensure_future(x: Any, *, on: cf.Executor | None = None) -> Future[Any]:
 
     Raises:
         TypeError: if `x` is none of these, or `on` no executor that can run steps (a process pool cannot).
+
+    Example:
+        >>> async def add(one, other):
+        ...     return await one + await other
+        >>> ensure_future(add(succeed(2), succeed(3)), on=pool).result()
+        5
     """
+    home = INLINE._scheduler if on is None else scheduler_of(on)
     if isinstance(x, cf.Future):
         return wrap_future(x)
-    home = INLINE._scheduler if on is None else scheduler_of(on)
     if isinstance(x, types.CoroutineType):
         return _start(x, home)
     if isinstance(x, Awaitable):
@@ -338,5 +348,12 @@ def inlineCallbacks(fn: Callable[P, Steps[T]]) -> Callable[P, Future[T]]:
 
     Raises:
         TypeError: if `fn` is not callable; and, at a call, if it returned neither a generator nor a coroutine.
+
+    Example:
+        >>> @inlineCallbacks
+        ... def add(one, other):
+        ...     return (yield one) + (yield other)
+        >>> add(succeed(2), succeed(3)).result()
+        5
     """
     return decorate(fn, lambda steps: _start(steps, INLINE._scheduler))

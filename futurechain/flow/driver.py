@@ -21,14 +21,15 @@ from futurechain.core.thread_state import current
 from futurechain.core.unobserved import note_stage
 from futurechain.failure import Failure
 
-__all__ = ["Driver", "Steps", "decorate", "is_driving", "is_steps", "note", "returnValue"]
+__all__ = ["NO_LOOP", "Driver", "Steps", "decorate", "is_driving", "is_steps", "note", "returnValue"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Any, Any, T] | Coroutine[Any, Any, T]
 """What can be driven."""
-_LOOPLESS = "no running event loop", "attached to a different loop", "bound to a different event loop"
+NO_LOOP = "cannot be awaited without an event loop"
+_LOOPLESS = "no running event loop", "attached to a different loop", "bound to a different event loop", NO_LOOP
 _traceback: Any = vars(BaseException)["__traceback__"]
 """The attribute itself: an exception's class may forbid to set it by name, as a frozen one does."""
 
@@ -46,6 +47,13 @@ def returnValue(value: object) -> NoReturn:
 
     Raises:
         TypeError: outside of such a generator.
+
+    Example:
+        >>> @inlineCallbacks
+        ... def double(future):
+        ...     returnValue(2 * (yield future))
+        >>> double(succeed(5)).result()
+        10
     """
     if not is_driving():
         raise TypeError("returnValue() ends a generator that is decorated with @inlineCallbacks: there is none here")
@@ -109,6 +117,8 @@ class Driver:
             steps.close()
             return returned.value, True
         except BaseException as error:
+            if type(outcome) is Failure and _was_closed(error):
+                return outcome, True
             run.note_interrupt(error)
             note(error, self.name, place)
             return Failure(error), True
@@ -118,15 +128,21 @@ class Driver:
             del self, steps, outcome  # no cycle: a traceback may keep this frame
 
 
+def _was_closed(error: BaseException) -> bool:
+    """Tell whether a coroutine refused to go on: the garbage collector has closed it, before what it waited for."""
+    trace = _traceback.__get__(error)
+    return type(error) is RuntimeError and trace is not None and trace.tb_next is None
+
+
 def note(error: BaseException, name: str, place: str) -> None:
     """Take our caller's frame off the traceback of `error`, and note where it was raised; never raises."""
     trace = _traceback.__get__(error)
     if trace is not None:
         _traceback.__set__(error, trace.tb_next)
     del trace
-    with suppress(Exception):  # of a RuntimeError of the user's class; `note_stage` itself never raises
+    with suppress(Exception):  # of an error of the user's class; `note_stage` itself never raises
         note_stage(error, name, place)
-        if issubclass(type(error), RuntimeError) and any(text in str(error) for text in _LOOPLESS):
+        if issubclass(type(error), (RuntimeError, TypeError)) and any(text in str(error) for text in _LOOPLESS):
             error.add_note(
                 f"stage {name} runs on {place}, where there is no event loop: await futures there, or run what needs "
                 "a loop by asyncio.run_coroutine_threadsafe(coroutine, loop), whose future can be awaited"

@@ -16,9 +16,10 @@ from futurechain.core.scheduler import Scheduler, scheduler_of
 from futurechain.core.state import attach, claim, new_pending
 from futurechain.core.thread_state import ThreadState
 from futurechain.executors.inline import INLINE
+from futurechain.executors.pool import check_travels
 from futurechain.future import Future, LocalStage, Returned, Waited, succeed
 
-__all__ = ["delay", "retry"]
+__all__ = ["Policy", "check_policy", "delay", "retry"]
 
 T = TypeVar("T")
 
@@ -56,6 +57,10 @@ def delay(seconds: float, value: Any = None) -> Future[Any]:
     Raises:
         TypeError: if `seconds` is no number.
         ValueError: if it is negative, NaN or infinite.
+
+    Example:
+        >>> delay(0.01, "late").result()
+        'late'
     """
     seconds = clock.check_seconds(seconds, "delay()")
     timed = _Timed()
@@ -97,10 +102,7 @@ def retry(
 
     No worker is held while it waits for the next attempt. Cancelling withdraws the attempt or the wait. When the policy
     gives up, the future fails with the last error; the chain of its causes ends in an ``ExceptionGroup`` of the earlier
-    ones, wherever the attempts ran::
-
-        policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(0.5))
-        retry(fetch, url, timeout=10, policy=policy, on=pool).then(parse)
+    ones, wherever the attempts ran.
 
     Args:
         fn: what to call; may return a future.
@@ -111,13 +113,19 @@ def retry(
 
     Raises:
         ImportError: without tenacity; the extra ``futurechain[retry]`` brings it.
-        TypeError: if `fn` is not callable, or `policy` is no policy.
+        TypeError: if `fn` is not callable, or `policy` is no policy; or `fn` is an ``async def`` function, and `on`
+            does not share our memory.
+
+    Example:
+        >>> policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(0.5))
+        >>> retry(int, "101", base=2, policy=policy, on=pool).then(hex).result()
+        '0x5'
     """
-    tenacity = _import_tenacity()
     if not callable(fn):
         raise TypeError(f"retry() wants a function first, not {fn!r}")
     scheduler = scheduler_of(on)
-    _check_policy(policy, tenacity)
+    check_travels(fn, scheduler, "retry()")
+    tenacity = check_policy(policy, "policy= of retry()")
     attempts = _Attempts(fn, args, kwargs, policy, on, tenacity)
     whole = succeed(None).then(attempts.step)
     scheduler.register(whole)
@@ -126,29 +134,30 @@ def retry(
     return whole
 
 
-def _import_tenacity() -> Any:
+def check_policy(policy: Any, name: str) -> Any:
+    """Refuse what is no policy, and say what it should be; return the module that policies come from.
+
+    Args:
+        policy: what was given.
+        name: as what it was given.
+
+    Raises:
+        ImportError: without tenacity.
+        TypeError: if it is none.
+    """
     try:
         import tenacity
     except ImportError:
-        raise ImportError("retry() needs tenacity: install the extra futurechain[retry]") from None
-    return tenacity
-
-
-def _check_policy(policy: Any, tenacity: Any) -> None:
-    """Refuse what is no policy, and say what it should be.
-
-    Raises:
-        TypeError: if it is none.
-    """
+        raise ImportError(f"{name} needs tenacity: install the extra futurechain[retry]") from None
     if isinstance(policy, tenacity.Retrying):
-        return
+        return tenacity
     parts = {"stop": tenacity.stop.stop_base, "wait": tenacity.wait.wait_base, "retry": tenacity.retry_base}
     hint = "".join(f": write Retrying({name}=...)" for name, kind in parts.items() if isinstance(policy, kind))
     if isinstance(policy, type) and issubclass(policy, tenacity.Retrying):
         hint = ": call it"
     elif isinstance(policy, tenacity.AsyncRetrying):
         hint = ": an event loop's policy is not needed, the waiting is done here"
-    raise TypeError(f"retry() wants policy=tenacity.Retrying(stop=..., wait=..., retry=...), not {policy!r}{hint}")
+    raise TypeError(f"{name} wants a tenacity.Retrying(stop=..., wait=..., retry=...), not {policy!r}{hint}")
 
 
 class _Registered:

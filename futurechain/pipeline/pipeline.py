@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
+from collections.abc import AsyncIterable, Callable, Iterable, Sized
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
 from futurechain.core.handlers import check_handler
 from futurechain.core.scheduler import later
 from futurechain.executors.inline import INLINE
-from futurechain.future import Future
+from futurechain.executors.mapping import check_count
+from futurechain.flow.timing import Policy
+from futurechain.future import Future, Returned, Waited
 from futurechain.pipeline import places
 from futurechain.pipeline.flow import Flow
 from futurechain.pipeline.progress import Bar, check_progress
@@ -18,7 +20,6 @@ from futurechain.pipeline.steps import (
     Step,
     catch_arguments,
     check_callable,
-    check_count,
     check_step,
     describe,
     fused,
@@ -36,129 +37,108 @@ D = TypeVar("D")
 X = TypeVar("X")
 E = TypeVar("E", bound=BaseException)
 Batch: TypeAlias = int | Literal["auto"]
-Waited: TypeAlias = cf.Future[C] | Coroutine[Any, Any, C]
-"""What a function may return to have its step wait."""
 Types: TypeAlias = type[E] | tuple[type[E], ...]
+
+
+class Bounds(TypedDict, total=False):
+    """What `Pipeline.then` takes besides its functions."""
+
+    on: cf.Executor | None
+    name: str | None
+    concurrency: int | None
+    timeout: float | None
+    retry: Policy | None
+    batch: Batch
 
 
 class _Anything:
     """The type of what goes into a pipeline without steps, and comes out of it: whatever the first step takes."""
 
 
+_New: TypeAlias = "Pipeline[_Anything, _Anything]"
+
+
 class Pipeline(Generic[A, B]):
     """A recipe of steps; each method returns a new one, with one step more.
 
     A step without ``on=`` goes where the one before it went, before the first ``on=`` to `INLINE`. A pipeline can be
-    used by several threads, and several times. These lines fetch with 16 threads and parse in processes::
-
-        pipeline = Pipeline().then(fetch, on=threads, concurrency=16).then(parse, on=processes)
-        with pipeline.map(urls, window=200) as results:
-            for result in results: ...
+    used by several threads, and several times.
 
     Threads: value steps run on their executor. What handles errors or cleans up runs in this process, on a
     callback thread if the executor is elsewhere.
     Trips: adjacent steps on one executor that does not share our memory are one trip there, and small items share
     trips. A handler between such steps runs here; only an item that failed makes a second trip. A step with ``retry=``
     makes a trip of its own.
+
+    Example:
+        >>> list(Pipeline().then(str.split, on=threads).then(len, on=processes).map(["O Rose", "thou art sick"]))
+        [2, 3]
     """
 
     __slots__ = ("_steps",)
 
-    def __init__(self: Pipeline[_Anything, _Anything]) -> None:
+    def __init__(self: _New) -> None:
         self._steps: tuple[Step, ...] = ()
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
     @overload
     def then(
-        self: Pipeline[_Anything, _Anything],
-        fn: Callable[[X], Waited[C]],
-        on_error: None = None,
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self: _New, fn: Callable[[X], Waited[C]], on_error: None = None, **bounds: Unpack[Bounds]
     ) -> Pipeline[X, C]: ...
     @overload
     def then(
-        self: Pipeline[_Anything, _Anything],
-        fn: Callable[[X], C],
-        on_error: None = None,
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self: _New, fn: Callable[[X], Returned[C]], on_error: None = None, **bounds: Unpack[Bounds]
     ) -> Pipeline[X, C]: ...
     @overload
     def then(
-        self: Pipeline[_Anything, _Anything],
-        fn: Callable[[X], C],
-        on_error: Callable[[Any], D],
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self: _New, fn: Callable[[X], Waited[C]], on_error: Callable[[Any], Waited[D]], **bounds: Unpack[Bounds]
     ) -> Pipeline[X, C | D]: ...
     @overload
     def then(
-        self,
-        fn: Callable[[B], Waited[C]],
-        on_error: None = None,
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self: _New, fn: Callable[[X], Waited[C]], on_error: Callable[[Any], Returned[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[X, C | D]: ...
+    @overload
+    def then(
+        self: _New, fn: Callable[[X], Returned[C]], on_error: Callable[[Any], Waited[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[X, C | D]: ...
+    @overload
+    def then(
+        self: _New, fn: Callable[[X], Returned[C]], on_error: Callable[[Any], Returned[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[X, C | D]: ...
+    @overload
+    def then(
+        self, fn: Callable[[B], Waited[C]], on_error: None = None, **bounds: Unpack[Bounds]
     ) -> Pipeline[A, C]: ...
     @overload
     def then(
-        self,
-        fn: Callable[[B], C],
-        on_error: None = None,
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self, fn: Callable[[B], Returned[C]], on_error: None = None, **bounds: Unpack[Bounds]
     ) -> Pipeline[A, C]: ...
     @overload
     def then(
-        self,
-        fn: Callable[[B], C],
-        on_error: Callable[[Any], D],
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self, fn: Callable[[B], Waited[C]], on_error: Callable[[Any], Waited[D]], **bounds: Unpack[Bounds]
     ) -> Pipeline[A, C | D]: ...
     @overload
     def then(
-        self,
-        fn: None,
-        on_error: Callable[[Any], D] | None = None,
-        *,
-        on: cf.Executor | None = None,
-        name: str | None = None,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        retry: Any = None,
-        batch: Batch = "auto",
+        self, fn: Callable[[B], Waited[C]], on_error: Callable[[Any], Returned[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[A, C | D]: ...
+    @overload
+    def then(
+        self, fn: Callable[[B], Returned[C]], on_error: Callable[[Any], Waited[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[A, C | D]: ...
+    @overload
+    def then(
+        self, fn: Callable[[B], Returned[C]], on_error: Callable[[Any], Returned[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[A, C | D]: ...
+    @overload
+    def then(self, fn: None, on_error: None = None, **bounds: Unpack[Bounds]) -> Pipeline[A, B]: ...
+    @overload
+    def then(
+        self, fn: None, on_error: Callable[[Any], Waited[D]], **bounds: Unpack[Bounds]
+    ) -> Pipeline[A, B | D]: ...
+    @overload
+    def then(
+        self, fn: None, on_error: Callable[[Any], Returned[D]], **bounds: Unpack[Bounds]
     ) -> Pipeline[A, B | D]: ...
     def then(
         self,
@@ -191,21 +171,45 @@ class Pipeline(Generic[A, B]):
             ValueError: if a number is below 1, or `timeout` is negative or not finite.
             RuntimeError: if `on` is shut down.
             ImportError: if `retry` is given and tenacity is missing.
+
+        Example:
+            >>> list(Pipeline().then(int, on=pool, concurrency=2).then(hex).map(["10", "11"]))
+            ['0xa', '0xb']
         """
         executor = self._executor(on)
-        check_callable(fn, "then()", executor)
-        check_handler(on_error, "then()")
+        check_callable(fn, "then", executor)
+        check_handler(on_error, "then")
         given = check_step("then()", name=name, concurrency=concurrency, timeout=timeout, retry=retry, batch=batch)
         given["name"] = describe("then", fn, on_error) if name is None else name
         return self._with(Step("then", executor, fn, on_error, **given))
 
     @overload
     def catch(
-        self, handler: Callable[[Any], D], /, *, on: cf.Executor | None = None, name: str | None = None
+        self, handler: Callable[[Any], Waited[D]], /, *, on: cf.Executor | None = None, name: str | None = None
     ) -> Pipeline[A, B | D]: ...
     @overload
     def catch(
-        self, types: Types[E], handler: Callable[[E], D], /, *, on: cf.Executor | None = None, name: str | None = None
+        self, handler: Callable[[Any], Returned[D]], /, *, on: cf.Executor | None = None, name: str | None = None
+    ) -> Pipeline[A, B | D]: ...
+    @overload
+    def catch(
+        self,
+        types: Types[E],
+        handler: Callable[[E], Waited[D]],
+        /,
+        *,
+        on: cf.Executor | None = None,
+        name: str | None = None,
+    ) -> Pipeline[A, B | D]: ...
+    @overload
+    def catch(
+        self,
+        types: Types[E],
+        handler: Callable[[E], Returned[D]],
+        /,
+        *,
+        on: cf.Executor | None = None,
+        name: str | None = None,
     ) -> Pipeline[A, B | D]: ...
     def catch(self, *args: Any, on: cf.Executor | None = None, name: str | None = None) -> Pipeline[Any, Any]:
         """Return this pipeline with a step for errors: ``catch(handler)`` or ``catch(types, handler)``.
@@ -219,10 +223,14 @@ class Pipeline(Generic[A, B]):
         Raises:
             TypeError: if the arguments are not of that form.
             RuntimeError: if `on` is shut down.
+
+        Example:
+            >>> list(Pipeline().then(int, on=pool).catch(ValueError, lambda error: 0).map("12x"))
+            [1, 2, 0]
         """
         types, handler = catch_arguments(args)
         check_step("catch()", name=name, concurrency=None, timeout=None, retry=None, batch="auto")
-        title = describe("catch", handler) if name is None else name
+        title = describe("catch", handler, types=types) if name is None else name
         return self._with(Step("catch", self._executor(on), None, handler, types, title))
 
     def finally_(
@@ -238,8 +246,13 @@ class Pipeline(Generic[A, B]):
         Raises:
             TypeError: if `fn` is not callable.
             RuntimeError: if `on` is shut down.
+
+        Example:
+            >>> list(Pipeline().then(int).finally_(lambda: print("looked at it")).map("5"))
+            looked at it
+            [5]
         """
-        check_handler(fn, "finally_()")
+        check_handler(fn, "finally_")
         check_step("finally_()", name=name, concurrency=None, timeout=None, retry=None, batch="auto")
         title = describe("finally_", fn) if name is None else name
         return self._with(Step("finally_", self._executor(on), fn, fn, BaseException, title))
@@ -254,6 +267,10 @@ class Pipeline(Generic[A, B]):
         Raises:
             ValueError: if the pipeline has no steps.
             RuntimeError: if an executor is shut down.
+
+        Example:
+            >>> Pipeline().then(int, on=pool).then(hex).submit("42").result()
+            '0x2a'
         """
         self._check_ready("submit()")
         return cast("Future[B]", submit_one(self._steps, item))
@@ -286,6 +303,11 @@ class Pipeline(Generic[A, B]):
             TypeError: if something is of a wrong type.
             RuntimeError: if an executor is shut down.
             ImportError: if `progress` is True and tqdm is missing.
+
+        Example:
+            >>> with Pipeline().then(int, on=pool).map("123", window=2) as results:
+            ...     print(sum(results))
+            6
         """
         self._check_ready("map()")
         if not isinstance(items, (Iterable, AsyncIterable)) and not hasattr(items, "__getitem__"):
@@ -294,7 +316,7 @@ class Pipeline(Generic[A, B]):
             if not isinstance(flag, bool):
                 raise TypeError(f"map() wants True or False for {name}=, not {flag!r}")
         make = check_progress(progress)
-        _check_total(total)
+        check_count(total, "total", "map()", least=0)
         known = len(items) if total is None and isinstance(items, Sized) else total
         flow = Flow(
             self._steps,
@@ -337,12 +359,3 @@ class Pipeline(Generic[A, B]):
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """Return the pictures of the recipe that a notebook shows."""
         return cast("dict[str, str]", later("mimebundle")(self))
-
-
-def _check_total(total: Any) -> None:
-    if total is None:
-        return
-    if isinstance(total, bool) or not isinstance(total, int):
-        raise TypeError(f"map() wants a whole number for total=, not {total!r}")
-    if total < 0:
-        raise ValueError(f"map() wants total= not to be negative, not {total}")

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from futurechain.clock import check_seconds
 from futurechain.core.handlers import check_handler, check_types, label
+from futurechain.core.scheduler import scheduler_of
+from futurechain.executors.mapping import check_count
+from futurechain.executors.pool import check_travels
 from futurechain.failure import Failure
+from futurechain.flow.timing import check_policy
 from futurechain.pipeline.places import shares_memory, starts_each, stops_work
+from futurechain.viewing.recipe import call_of_catch
 
 __all__ = [
     "Step",
     "catch_arguments",
     "check_callable",
-    "check_count",
-    "check_retry",
     "check_step",
     "describe",
     "fused",
@@ -74,9 +76,11 @@ class Step:
         return not self.shared and self.kind == "then" and type(outcome) is not Failure
 
 
-def describe(kind: str, *handlers: Handler | None) -> str:
+def describe(kind: str, *handlers: Handler | None, types: Any = BaseException) -> str:
     """Return the name of a step that was given none."""
     names = "/".join(label(one) for one in handlers if one is not None) or "pass"
+    if types is not BaseException:
+        return call_of_catch(types, names)
     return names if kind == "then" else f"{kind.rstrip('_')} {names}"
 
 
@@ -107,22 +111,6 @@ def is_stopped(step: Step) -> bool:
     return step.timeout is not None and stops_work(step.executor)
 
 
-def check_count(value: Any, name: str, where: str) -> int | None:
-    """Return a whole number of at least 1, or None.
-
-    Raises:
-        TypeError: if it is something else.
-        ValueError: if it is below 1.
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{where} wants a whole number for {name}=, such as {name}=8, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{where} wants {name}= to be at least 1, not {value}")
-    return value
-
-
 def check_step(where: str, **given: Any) -> dict[str, Any]:
     """Check the bounds of a step; return them.
 
@@ -139,35 +127,14 @@ def check_step(where: str, **given: Any) -> dict[str, Any]:
     check_count(given["concurrency"], "concurrency", where)
     if timeout is not None:
         given["timeout"] = check_seconds(timeout, f"timeout= of {where}")
-    check_retry(given["retry"], where)
+    if given["retry"] is not None:
+        check_policy(given["retry"], f"retry= of {where}")
     return given
-
-
-def check_retry(policy: Any, where: str) -> None:
-    """Raise if `policy` is neither None nor one of tenacity's.
-
-    Raises:
-        ImportError: without tenacity.
-        TypeError: if it is something else.
-    """
-    if policy is None:
-        return
-    try:
-        import tenacity
-    except ImportError:
-        raise ImportError(f"retry= of {where} needs tenacity: install the extra futurechain[retry]") from None
-    if not isinstance(policy, tenacity.Retrying):
-        raise TypeError(f"retry= of {where} wants a policy: tenacity.Retrying(...), not {policy!r}")
 
 
 def check_callable(fn: Any, where: str, executor: cf.Executor) -> None:
     """Raise TypeError if `fn` is no function for `executor`, or none at all."""
-    check_handler(fn, where)
-    if fn is not None and inspect.iscoroutinefunction(fn) and not shares_memory(executor):
-        raise TypeError(
-            f"{where} cannot run the async def function {label(fn)} with on={executor!r}, which does not share our "
-            "memory: give it on=INLINE or a thread pool"
-        )
+    check_travels(check_handler(fn, where), scheduler_of(executor), f"{where}()")
 
 
 def catch_arguments(args: tuple[Any, ...]) -> tuple[Any, Any]:

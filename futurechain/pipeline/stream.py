@@ -37,6 +37,12 @@ class Stream(Generic[B]):
     Cancellation: `close`, the end of the ``with`` block and Ctrl-C cancel what has not begun, and wait for
     what runs; a stream that is dropped cancels, and does not wait.
     Memory: at most a window of items, from when they are read until they are handed out.
+
+    Example:
+        >>> for number in Pipeline().then(int, on=pool).map(["1", "2"]):
+        ...     print(number)
+        1
+        2
     """
 
     def __init__(self, flow: Flow, items: Iterable[Any] | AsyncIterable[Any], progress: Any, total: int | None) -> None:
@@ -258,17 +264,33 @@ class Stream(Generic[B]):
     # -- ending -------------------------------------------------------------------------------------------------------
 
     def statistics(self) -> tuple[StepStatistics, ...]:
-        """Return a record for each step, in their order: what has happened in it so far."""
+        """Return a record for each step, in their order: what has happened in it so far.
+
+        Example:
+            >>> stream = Pipeline().then(int, on=pool).map("123")
+            >>> sum(stream), stream.statistics()[0].succeeded
+            (6, 3)
+        """
         return self._flow.statistics()
 
     def close(self) -> None:
-        """End the stream: cancel what has not begun, wait for what is running. Closing twice does no harm."""
+        """End the stream: cancel what has not begun, wait for what is running. Closing twice does no harm.
+
+        Example:
+            >>> stream = Pipeline().then(int, on=pool).map(itertools.repeat("5"))
+            >>> next(stream), stream.close()
+            (5, None)
+        """
         self._stop("closed")
         while (idle := self._flow.idle()) is not None:
             idle.result()
 
     async def aclose(self) -> None:
-        """Do the same, and leave the event loop to others meanwhile."""
+        """Do the same, and leave the event loop to others meanwhile.
+
+        Example:
+            >>> asyncio.run(Pipeline().then(int, on=pool).map("123").aclose())
+        """
         self._stop("closed")
         while (idle := self._flow.idle()) is not None:
             await idle

@@ -76,6 +76,10 @@ def debug(on: bool = True, *, slow: float = 0.1) -> None:
     Raises:
         TypeError: if `slow` is no number.
         ValueError: if it is negative, NaN or infinite.
+
+    Example:
+        >>> debug(slow=0.5)
+        >>> debug(False)
     """
     _debugger.slow = check_seconds(slow, "debug(slow=...)")
     watch.remove(_debugger)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from futurechain.viewing.graph import Edge, Node, Picture, clean
 
-__all__ = ["Drawable", "RecipeStep", "picture_of"]
+__all__ = ["Drawable", "RecipeStep", "call_of_catch", "picture_of"]
 
 
 class RecipeStep(Protocol):
@@ -63,6 +63,12 @@ def picture_of(steps: Sequence[RecipeStep], places: Sequence[str], trips: Sequen
     together = [one is not None and one == following for one, following in pairwise(trips)]
     edges = [Edge(number, number + 1, "same trip" if same else "") for number, same in enumerate(together)]
     return Picture(nodes or [Node("a pipeline without steps")], edges)
+
+
+def call_of_catch(types: type[BaseException] | tuple[Any, ...], handler: str) -> str:
+    """Return what a step for errors of some types is called."""
+    names = " | ".join(kind.__name__ for kind in (types if isinstance(types, tuple) else (types,)))
+    return f"catch({names}, {handler})"
 
 
 def _bounds(step: RecipeStep) -> str:

@@ -24,11 +24,12 @@ from futurechain.core.handlers import Catch, Handler, label
 from futurechain.core.scheduler import chain_end
 from futurechain.core.state import PENDING, Pending, consumers
 from futurechain.core.stdlib import DoneCallback, StandardFuture, is_cancelled, outcome_of
+from futurechain.executors.mapping import check_count
 from futurechain.executors.wrapped_future import Foreign
 from futurechain.failure import Failure
 from futurechain.future import ExecutorStage
 from futurechain.viewing.graph import FORMATS, Edge, Node, Picture, clean, reading
-from futurechain.viewing.recipe import Drawable
+from futurechain.viewing.recipe import Drawable, call_of_catch
 from futurechain.viewing.trace import duration
 
 __all__ = ["mimebundle", "render"]
@@ -48,12 +49,7 @@ def render(
     """Draw the chain that `future` belongs to, what it waits for and what waits for it; or the recipe of a pipeline.
 
     Marked ``✔`` is what succeeded, ``✘`` what failed, ``⊘`` what was cancelled, ``▶`` what runs, ``○`` what is to come;
-    ``◀`` is the future that was given. Nothing is changed by looking. ``print(render(f))`` shows::
-
-        ▶ #1 fetch · pool · running
-        ⇣ ○ #2 parse · pool · pending ◀
-        ├╌ ○ #3 save · pool · pending
-        └╌ ○ #4 show · INLINE · pending
+    ``◀`` is the future that was given. Nothing is changed by looking.
 
     Args:
         future: any future; one of ours knows more than a foreign one. Or a pipeline: its steps, where they run, within
@@ -64,17 +60,19 @@ def render(
     Raises:
         TypeError: if `future` is no ``concurrent.futures.Future``, or `limit` no whole number.
         ValueError: if `format` is none of the four, or `limit` is not positive.
+
+    Example:
+        >>> print(render(delay(3600).then(str)))
+        ○ #1 delay · INLINE · pending
+        ⇣ ○ #2 str ◀ · INLINE · pending
     """
     recipe = getattr(future, "_picture", None)
     if not isinstance(future, cf.Future) and recipe is None:
         hint = ": give it its .future" if isinstance(getattr(future, "future", None), cf.Future) else ""
         raise TypeError(f"render() draws a concurrent.futures.Future, not {future!r}{hint}")
     if not isinstance(format, str) or format not in FORMATS:
-        raise ValueError(f'format= is one of "text", "mermaid", "dot", "svg", not {format!r}')
-    if isinstance(limit, bool) or not isinstance(limit, int):
-        raise TypeError(f"limit= is a whole number, not {limit!r}")
-    if limit < 1:
-        raise ValueError(f"limit= is at least 1, not {limit}")
+        raise ValueError(f'render() wants format= to be "text", "mermaid", "dot" or "svg", not {format!r}')
+    check_count(limit, "limit", "render()", optional=False)
     return FORMATS[format](_arrange(recipe() if recipe is not None else _snapshot(cast("Any", future), limit)))
 
 
@@ -152,15 +150,9 @@ def _name_of(future: Any) -> str:
         name = getattr(plan, "name", "") or (label(plan) if plan.handlers() else "")
         name = name.rsplit(".", 1)[-1]
         if type(plan) is Catch:
-            return _call_of_catch(plan, name)
+            return call_of_catch(plan.types, name)
         return f"{word} {name}".strip() or ("shield" if future._shielded else "pass")
     return "future" if plan is None or not callable(plan) else label(plan)
-
-
-def _call_of_catch(plan: Catch, name: str) -> str:
-    types = plan.types if isinstance(plan.types, tuple) else (plan.types,)
-    names = " | ".join(kind.__name__ for kind in types)
-    return f"catch({names}, {name})"
 
 
 _WORDS = {

@@ -83,11 +83,14 @@ def _name_track(run: Any) -> str:
 class trace:  # noqa: N801  # used as a function: `with trace() as t`
     """Record every stage that is attached inside of the ``with`` block, whatever thread attaches it.
 
-    What is settled after the block is not recorded any more. Several may be on at the same time::
+    What is settled after the block is not recorded any more. Several may be on at the same time.
 
-        with trace() as t:
-            pool.submit(fetch, url).then(parse).result()
-        t.save("chains.html")
+    Example:
+        >>> with trace() as recording:
+        ...     pool.submit(pow, 2, 5).then(hex).result()
+        '0x20'
+        >>> [span.name for span in recording.spans()]
+        ['pow', 'hex']
     """
 
     def __init__(self) -> None:
@@ -118,7 +121,15 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
             record[FN] = _Name(record[FN])  # the function itself may go
 
     def spans(self) -> Sequence[Span]:
-        """Return what was recorded so far, in the order in which the stages were attached."""
+        """Return what was recorded so far, in the order in which the stages were attached.
+
+        Example:
+            >>> with trace() as recording:
+            ...     succeed("42").then(int).result()
+            42
+            >>> [(span.name, span.state, span.executor) for span in recording.spans()]
+            [('int', 'returned', 'INLINE')]
+        """
         records = self._records[self._first :]
         numbers = {id(record): number for number, record in enumerate(records)}
         return [self._span(record, numbers) for record in records]
@@ -133,6 +144,12 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
             RuntimeError: if nothing was to be recorded, because there was no ``with`` block.
             ValueError: if the suffix is another one.
             OSError: if the file cannot be written.
+
+        Example:
+            >>> with trace() as recording:
+            ...     pool.submit(pow, 2, 5).then(hex).result()
+            '0x20'
+            >>> recording.save("chains.html")
         """
         if not self._began:
             raise RuntimeError("this trace was never on: record with `with trace() as t:`, and save that")

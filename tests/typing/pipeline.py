@@ -33,6 +33,10 @@ def later(number: float) -> cf.Future[bytes]:
 def recover(error: ValueError) -> None: ...
 
 
+def repair(error: Exception) -> Future[str]:
+    return Future.succeed(str(error))
+
+
 def steps(pool: cf.Executor) -> None:
     fetched = Pipeline().then(fetch, on=pool, concurrency=16, timeout=10, name="fetch")
     assert_type(fetched, Pipeline[str, Page])
@@ -45,6 +49,13 @@ def steps(pool: cf.Executor) -> None:
     assert_type(fetched.then(parse, recover), Pipeline[str, dict[str, int] | None])
 
     assert_type(Pipeline().then(fetch, recover), Pipeline[str, Page | None])
+    assert_type(parsed.then(score).then(later, recover), Pipeline[str, bytes | None])
+    assert_type(parsed.then(score).then(later, repair), Pipeline[str, bytes | str])
+    assert_type(parsed.catch(repair), Pipeline[str, dict[str, int] | str])
+    assert_type(parsed.catch((ValueError, KeyError), repair), Pipeline[str, dict[str, int] | str])
+    assert_type(parsed.then(None, repair), Pipeline[str, dict[str, int] | str])
+    parsed.then(score, concurency=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    parsed.then(score, retry=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     assert_type(parsed.submit("url"), Future[dict[str, int]])
     parsed.submit(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -7,7 +7,6 @@ look at (``_processes``, ``_executor_manager_thread``, ...) is there, as propert
 from __future__ import annotations
 
 import concurrent.futures.process as standard
-import itertools
 import multiprocessing
 import os
 import signal
@@ -20,6 +19,7 @@ from futurechain.core import callback_threads
 from futurechain.core.attaching import MISSING
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
+from futurechain.executors.pool import new_name
 from futurechain.executors.processes.jobs import ProcessScheduler
 from futurechain.executors.processes.machine import Machine
 from futurechain.executors.processes.watcher import Options
@@ -55,6 +55,11 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
     Promise-family stages run in a worker process, so their function, argument and result must pickle (a module-level
     function does); ``on=INLINE`` runs a stage here instead. Twisted-family callbacks run in this process, on a callback
     thread. Leaving the ``with`` block waits for whole chains. Workers end with this process, however that ends.
+
+    Example:
+        >>> with ProcessPoolExecutor(2) as pool:
+        ...     pool.submit(int, "42").then(hex).result()
+        '0x2a'
     """
 
     _maps_in_chunks = True
@@ -75,6 +80,9 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         limit = _checked_workers(max_workers)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if not (mp_context is None or hasattr(mp_context, "get_start_method")):
+            example = 'multiprocessing.get_context("spawn")'
+            raise TypeError(f"ProcessPoolExecutor() wants a context, such as {example}, not {mp_context!r}")
         if mp_context is None:
             mp_context = multiprocessing.get_context("spawn" if max_tasks_per_child is not None else None)
         _check_tasks_per_child(max_tasks_per_child, mp_context)
@@ -84,7 +92,7 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         self._cancel_on_error = cancel_on_error
         options = partial(Options, max_tasks=max_tasks_per_child, heal=heal, elsewhere=callback_threads.post)
         self._scheduler = ProcessScheduler(
-            f"{type(self).__name__}-{next(_numbers)}",
+            new_name(type(self).__name__),
             lambda name: Machine(options(name), mp_context, limit, Start(initializer, initargs, share)),
             stop_cancelled=stop_cancelled,
         )
@@ -96,9 +104,13 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         The arguments are pickled in this thread as a rule, and later if much is queued already.
 
         Raises:
-            TypeError: if `fn` is missing or not callable.
+            TypeError: if `fn` is missing, not callable, or an ``async def`` function.
             RuntimeError: after the shutdown.
             BrokenProcessPool: if the pool is broken.
+
+        Example:
+            >>> processes.submit(pow, 2, 5).result()
+            32
         """
         return cast("Future[T]", self._scheduler.submit((fn, args, kwargs)))
 
@@ -108,15 +120,34 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         Args:
             wait: block until then (not on a callback thread of this pool, which would wait for itself).
             cancel_futures: cancel what has not begun, stages included.
+
+        Example:
+            >>> task = processes.submit(pow, 2, 5).then(hex)
+            >>> processes.shutdown(), task.result()
+            (None, '0x20')
         """
         self._scheduler.shut_down(wait=wait, cancel_futures=cancel_futures)
 
     def terminate_workers(self) -> None:
-        """End all workers by SIGTERM, at once: what they run fails, and what has not begun is cancelled."""
+        """End all workers by SIGTERM, at once: what they run fails, and what has not begun is cancelled.
+
+        Example:
+            >>> nap = processes.submit(time.sleep, 3600)
+            >>> processes.terminate_workers()
+            >>> concurrent.futures.wait([nap]).not_done
+            set()
+        """
         self._scheduler.terminate(signal.SIGTERM)
 
     def kill_workers(self) -> None:
-        """End all workers by SIGKILL, at once: what they run fails, and what has not begun is cancelled."""
+        """End all workers by SIGKILL, at once: what they run fails, and what has not begun is cancelled.
+
+        Example:
+            >>> nap = processes.submit(time.sleep, 3600)
+            >>> processes.kill_workers()
+            >>> concurrent.futures.wait([nap]).not_done
+            set()
+        """
         self._scheduler.terminate(signal.SIGKILL)
 
     def __repr__(self) -> str:
@@ -190,5 +221,4 @@ def _check_share(share: int | None) -> None:
         raise ValueError(f"share= wants at least one byte, not {share!r}")
 
 
-_numbers = itertools.count()
 interpreter.arm()

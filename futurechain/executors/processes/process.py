@@ -50,19 +50,19 @@ class WorkerProcess:
         """A descriptor that becomes readable when it ends; from then on it has begun."""
         self.receiver: Receiver = Receiver()
         self.phase: Phase = Phase.STARTING
-        self.joined = False
+        self.joined: bool = False
         """Whether the watching thread knows it."""
-        self.buried = False
-        self.lent = False
+        self.buried: bool = False
+        self.lent: bool = False
         """Whether it is idle, for anybody to take: only who has taken it out of the list may touch it then."""
         self.gone: bool = False
         """Whether a message could not be sent, because it has ended."""
         self.trip: Trip | None = None
         """What it is doing, or is to begin with; None when it is idle."""
-        self.tasks = 0
+        self.tasks: int = 0
         """How many calls it has made."""
         self.progress: Progress | None = None
-        self.inline = False
+        self.inline: bool = False
         """Whether it cannot open our blocks."""
         self.address: tuple[int, int] | None = None
         self.failure: str | None = None
