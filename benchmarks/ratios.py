@@ -17,6 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from benchmarks import cluster
 from benchmarks.measure import (
     Sample,
     Work,
@@ -206,6 +207,17 @@ def processes(sized: Callable[[int], int]) -> list[Row]:
     return found
 
 
+def on_a_cluster(sized: Callable[[int], int]) -> list[Row]:
+    """Return the rows of Dask, if that is installed."""
+    if not cluster.is_there():
+        return []
+    return [
+        Row("two Dask stages on 50 MB", cluster.heavy_chain(sized(50 * MEGABYTE)), {cluster.DASK: 1.2}),
+        Row("a Dask stage, chain of 10 tiny ones", cluster.tiny_chain(10), {cluster.DASK: 1.1}),
+        Row("Pipeline.map, Dask step of 1 ms", cluster.cluster_stream(sized(5_000)), {cluster.DASK: 1.3}),
+    ]
+
+
 def fused() -> Row:
     """Return the row of the fused process steps."""
     work = "three 1 MB steps on a process pool, fused"
@@ -254,6 +266,7 @@ def rows(scale: float = 1.0) -> list[Row]:
         compared("the same; by hand, it runs where the one before ended", "pool_chain", sized(300), {BY_HAND: 0.75}),
         *processes(sized),
         *streams(sized),
+        *on_a_cluster(sized),
         compared("set and withdraw 10,000 timeouts, each", "timers", sized(10_000), {"asyncio": 0.60}),
         *traced(sized(1000)),
         imports("import futurechain", "import futurechain", "import concurrent.futures.thread", {STANDARD: 1.3}),

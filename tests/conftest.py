@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import copyreg
 import gc
 from collections.abc import Iterator
 
@@ -53,6 +54,14 @@ def small_heap() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def pickling_as_it_was() -> None:
+    """Exceptions pickle as they do in Python, although Dask's import teaches them another way, in the whole process."""
+    for kind, reduce in tuple(copyreg.dispatch_table.items()):
+        if str(getattr(reduce, "__module__", "")).startswith("tblib"):
+            del copyreg.dispatch_table[kind]
 
 
 @pytest.fixture(autouse=True)

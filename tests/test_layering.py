@@ -31,7 +31,7 @@ CORE = (
     ("flatten",),
     ("loop",),
     ("cancel", "stdlib", "attaching"),
-    ("delivery",),
+    ("delivery", "asked"),
     ("fast", "lost"),
     ("__init__",),
 )

@@ -207,6 +207,20 @@ def test_a_window_of_poems(tmp_path, place, capsys):
     assert capsys.readouterr().out.count("ne'er melancholy") == 12
 
 
+@pytest.mark.slow
+def test_on_a_cluster(poem):
+    """``--on dask`` has a cluster of its own; ``--scheduler`` takes one that is there, and tells soon if none is."""
+    pytest.importorskip("distributed")
+    result = run("--on", "dask", "--delay", "0.0001", "--trouble", "0", poem)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "ne'er melancholy" in result.stdout
+
+    nobody = run("--on", "dask", "--scheduler", "tcp://127.0.0.1:9", poem)
+    assert nobody.returncode == 1
+    assert nobody.stderr.startswith("poetry: no scheduler answers at tcp://127.0.0.1:9")
+    assert run("--scheduler", "tcp://127.0.0.1:9", poem).returncode == 2
+
+
 def test_help_and_bad_usage(capsys):
     """--help tells all; bad values are named."""
     result = run("--help")

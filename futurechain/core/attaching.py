@@ -75,7 +75,7 @@ def attach_stage(source: Any, handler: Any, executor: Any = None) -> Any:
     stage._call = None
     _fill(stage, handler, scheduler)
     scheduler.register(stage, source)
-    return _attach(source, stage)
+    return scheduler.show(_attach(source, stage))
 
 
 def attach_local(kind: type[Any], source: Any, handler: Any, scheduler: Scheduler) -> Any:

@@ -11,13 +11,13 @@ from typing import Any
 
 from futurechain.core.handlers import Handler
 from futurechain.core.scheduler import Scheduler
-from futurechain.core.state import RUNNING, State, has_dependents, source_of, withdraw
+from futurechain.core.state import RUNNING, Group, State, has_dependents, source_of, take, withdraw
 from futurechain.core.stdlib import WaitCondition, Waiter
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import note_unobserved
 from futurechain.failure import Failure
 
-__all__ = ["is_owned", "take_next_stage", "wake_waiting"]
+__all__ = ["is_owned", "take_next_stage", "tell_quietly", "wake_waiting"]
 
 
 def wake_waiting(future: Any) -> bool:
@@ -32,6 +32,16 @@ def wake_waiting(future: Any) -> bool:
     if not woken and type(future._outcome) is Failure:
         note_unobserved(future, future._outcome)
     return True
+
+
+def tell_quietly(future: Any, is_quiet: Callable[[Any], bool]) -> bool:
+    """Tell those dependents of `future`, which is settled, that run no user code; True if nobody else is left."""
+    dependents: list[Any] = future._dependents
+    for held in tuple(dependents):
+        for dependent in tuple(dict.copy(held).values()) if type(held) is Group else (held,):
+            if is_quiet(dependent) and take(dependents, dependent):
+                dependent._fire(future, future._outcome, current.thread)
+    return not any(dependents)  # an empty group is nobody
 
 
 def take_next_stage(future: Any, suits: Callable[[Scheduler], bool]) -> Any:

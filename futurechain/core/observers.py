@@ -23,6 +23,8 @@ class Elsewhere(NamedTuple):
     """From when to when it was packed here, if that is known."""
     sent: float | None = None
     """When it was sent there."""
+    worker: str = ""
+    """What the process is called, if it has a name."""
 
 
 class Observer:

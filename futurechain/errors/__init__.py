@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BrokenExecutor",
     "CancelledError",
+    "ClusterLostError",
     "ExecutorShutdownError",
     "InvalidStateError",
     "LostFutureError",
@@ -33,6 +34,10 @@ class LostFutureError(RuntimeError):
         >>> Future().then(str).exception()
         LostFutureError('the future this stage waits for was dropped by its producer without being settled')
     """
+
+
+class ClusterLostError(BrokenExecutor):
+    """Raised in what a cluster had, when its scheduler or the client was lost, closed or restarted."""
 
 
 class ExecutorShutdownError(RuntimeError):

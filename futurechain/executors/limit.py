@@ -73,6 +73,9 @@ class _View(Scheduler):
     def takes_closures(self) -> bool:
         return self._inner.takes_closures()
 
+    def show(self, stage: Any) -> Any:
+        return self._inner.show(stage)
+
     def register(self, stage: Any, source: Any = None) -> None:
         if self.closing and not self._is_inside(source):
             return  # it will be refused when its turn comes; an error before that still passes through
@@ -315,7 +318,7 @@ class LimitedExecutor(Mapping):
         task._context = copy_context()
         view.admit(task)
         view.start(task, (fn, args, kwargs))
-        return cast("Future[T]", task)
+        return cast("Future[T]", view.show(task))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no new outside work, and let what was begun here end; the executor itself goes on.

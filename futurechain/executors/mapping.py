@@ -61,8 +61,12 @@ class Mapping(cf.Executor):
 
     def _map(self, fn: Any, calls: Iterator[Any], timeout: float | None, buffersize: int | None) -> Iterator[Any]:
         until = None if timeout is None else time.monotonic() + timeout
-        futures = deque(self.submit(fn, *call) for call in islice(calls, buffersize))
+        futures = deque(self._submit_wanted(fn, *call) for call in islice(calls, buffersize))
         return _results(futures, until, weakref.ref(self), fn, calls if buffersize else iter(()))
+
+    def _submit_wanted(self, fn: Any, *call: Any) -> cf.Future[Any]:
+        """Submit what the caller will ask for."""
+        return self.submit(fn, *call)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -99,7 +103,7 @@ def _results(
         while futures:
             pool, call = executor(), None
             if pool is not None and (call := next(calls, None)) is not None:
-                futures.append(pool.submit(fn, *call))
+                futures.append(pool._submit_wanted(fn, *call))
             del pool, call
             yield _result(futures.popleft(), until)
     finally:

@@ -75,15 +75,15 @@ class OutOfProcess(PoolScheduler):
     def is_working(self) -> bool:
         return bool(self.jobs)
 
-    def submit(self, call: Call, context: Context | None = None) -> Any:
-        """Queue a task; return its future.
+    def submit(self, call: Call, context: Context | None = None, place: Scheduler | None = None) -> Any:
+        """Queue a task; return its future, whose chain runs on `place`, a view of this scheduler, if there is one.
 
         Raises:
             TypeError: if there is no function to call, or an ``async def`` function.
             RuntimeError: if it is refused; and what the executor raises.
         """
         check_travels(call[0], self, "submit()")
-        task = new_task(ExecutorStage, call[0], self)
+        task = new_task(ExecutorStage, call[0], place or self)
         task._call, task._context = call, context
         try:
             self.admit(task)

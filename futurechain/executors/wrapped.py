@@ -36,6 +36,7 @@ from futurechain.core.thread_state import current
 from futurechain.core.unobserved import annotate
 from futurechain.errors import BrokenExecutor, ExecutorShutdownError, LostFutureError
 from futurechain.executors import exit as interpreter
+from futurechain.executors import pebble
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.out_of_process import Job, OutOfProcess, unpicklable
 from futurechain.executors.parcel import Parcel, Timed
@@ -139,7 +140,7 @@ class WrappedScheduler(OutOfProcess):
     def launch(self, stage: Any, call: Call, *, begun: bool) -> None:
         self.inside.add(id(stage))
         try:
-            foreign, source = self.send(self.foreign(self._executor()), stage, call)
+            foreign, source = self.send(self.foreign(self._executor()), stage, call, begun=begun)
         except BaseException:
             self.inside.discard(id(stage))
             raise
@@ -159,10 +160,9 @@ class WrappedScheduler(OutOfProcess):
         """Return the executor that does the work for `executor`."""
         return executor._executor
 
-    def send(self, foreign: Any, stage: Any, call: Call) -> tuple[cf.Future[Any], Launched]:
+    def send(self, foreign: Any, stage: Any, call: Call, *, begun: bool) -> tuple[cf.Future[Any], Launched]:
         """Submit `call`; return the future there, and what the stage waits for then."""
-        fn, args, kwargs = call
-        future = foreign.submit(fn, *args, **kwargs)
+        future = _submitted(foreign, call, begun=begun)
         return future, Launched(future)
 
     def arrive(self, stage: Any, foreign: cf.Future[Any], source: Launched) -> None:
@@ -264,8 +264,8 @@ class ThreadsScheduler(WrappedScheduler):
     def takes_closures(self) -> bool:
         return True
 
-    def send(self, foreign: Any, stage: Any, call: Call) -> tuple[cf.Future[Any], Launched]:
-        future = foreign.submit(_run_within, self, stage._context, call)
+    def send(self, foreign: Any, stage: Any, call: Call, *, begun: bool) -> tuple[cf.Future[Any], Launched]:
+        future = _submitted(foreign, (_run_within, (self, stage._context, call), {}), begun=begun)
         return future, Launched(future)
 
     def receive(self, stage: Any, outcome: Any) -> None:
@@ -287,10 +287,19 @@ class ProcessScheduler(WrappedScheduler):
     __slots__ = ()
     is_awaited = True
 
-    def send(self, foreign: Any, stage: Any, call: Call) -> tuple[cf.Future[Any], Launched]:
+    def send(self, foreign: Any, stage: Any, call: Call, *, begun: bool) -> tuple[cf.Future[Any], Launched]:
         parcel = Parcel(call)
         future = standard.ProcessPoolExecutor.submit(foreign, parcel)
         return future, LaunchedParcel(future, parcel)
+
+
+def _submitted(foreign: Any, call: Call, *, begun: bool) -> cf.Future[Any]:
+    """Submit `call`; where the queue is ours, before what has not begun."""
+    if type(foreign) is pebble.PebblePool:
+        return foreign.put(call, begun=begun)
+    fn, args, kwargs = call
+    future: cf.Future[Any] = foreign.submit(fn, *args, **kwargs)
+    return future
 
 
 def _settle_here(stage: Any, outcome: Any) -> None:
@@ -413,11 +422,16 @@ def _kind_of(executor: cf.Executor) -> type[WrappedScheduler]:
         return ProcessScheduler
     if isinstance(executor, getattr(interpreters, "InterpreterPoolExecutor", ())):
         return WrappedScheduler
-    return ThreadsScheduler if isinstance(executor, cf.ThreadPoolExecutor) else WrappedScheduler
+    threads = isinstance(executor, cf.ThreadPoolExecutor)
+    if threads or (isinstance(executor, pebble.PebblePool) and pebble.shares_memory(executor)):
+        return ThreadsScheduler
+    return WrappedScheduler
 
 
-def wrap_executor(executor: cf.Executor) -> WrappedExecutor:
+def wrap_executor(executor: Any) -> WrappedExecutor:
     """Give `executor` futures that chain; ours are returned as they are.
+
+    Pebble's pools will do as well.
 
     The same executor gives the same wrapper, as long as either is in use. The wrapper must end first, as in
     the example: a chain of an executor that is shut down cannot go on.
@@ -430,6 +444,7 @@ def wrap_executor(executor: cf.Executor) -> WrappedExecutor:
         ...     pool.submit(int, "42").then(hex).result()
         '0x2a'
     """
+    executor = pebble.as_executor(executor)
     if isinstance(getattr(executor, "_scheduler", None), Scheduler):
         return cast("WrappedExecutor", executor)
     if not isinstance(executor, cf.Executor):

@@ -374,6 +374,10 @@ def gather(*futures: cf.Future[Any], return_exceptions: bool = False) -> Future[
     """
     if not futures:
         return succeed(())
+    elsewhere = getattr(type(futures[0]), "_gathered", None)  # values that are not here can be gathered where they are
+    whole = None if elsewhere is None else elsewhere(futures, return_exceptions=return_exceptions)
+    if whole is not None:
+        return cast("Future[Any]", whole)
     return (_Settled if return_exceptions else _All)(_adopt("gather", futures)).start()
 
 

@@ -28,6 +28,7 @@ from futurechain.core.observers import watch
 from futurechain.core.scheduler import Scheduler, scheduler_of
 from futurechain.core.state import (
     PENDING,
+    Pending,
     attach,
     claim,
     detach,
@@ -226,8 +227,9 @@ class _Runner(Handler):
         if driver.is_generator:
             future = future.final
         future._observed()
-        if future.done():
-            return future._outcome
+        outcome = future._outcome  # not `done()`: a value may be somewhere else, and on its way
+        if type(outcome) is not Pending:
+            return outcome
         self.target._source = self.awaited = future
         if self.target.done():  # a second look: cancelled before our store
             self.target._source = None

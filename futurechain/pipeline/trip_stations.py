@@ -17,7 +17,7 @@ from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Deadline
 from futurechain.pipeline.items import LIVE, Item
 from futurechain.pipeline.steps import is_stopped
-from futurechain.pipeline.trips import Report, Trip, TripSize, unpacked
+from futurechain.pipeline.trips import TARGET, Report, Trip, TripSize, unpacked
 
 if TYPE_CHECKING:
     from futurechain.pipeline.flow import Flow
@@ -44,7 +44,9 @@ class TripStation:
         batch = steps[0].batch
         self.stopped_after: float | None = steps[0].timeout if is_stopped(steps[0]) else None
         alone = self.stopped_after is not None or places.starts_each(self.executor)
-        self.size: TripSize = TripSize(1 if alone else None if batch == "auto" else int(batch))
+        self.size: TripSize = TripSize(
+            1 if alone else None if batch == "auto" else int(batch), getattr(self.executor, "trip_seconds", TARGET)
+        )
         self.largest: int | None = None if flow.window is None else max(1, flow.window // (2 * self.workers))
         self.trip: Trip = trip_through(flow.steps, span)
         self.queue: deque[Item] = deque()

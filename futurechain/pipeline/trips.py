@@ -250,10 +250,11 @@ def _within(seconds: float, call: Call, value: Any) -> Any:
 class TripSize:
     """How many items a trip takes: a number that was given, or what the last trips have taught."""
 
-    __slots__ = ("cost", "fixed", "size")
+    __slots__ = ("cost", "fixed", "size", "target")
 
-    def __init__(self, fixed: int | None) -> None:
+    def __init__(self, fixed: int | None, target: float = TARGET) -> None:
         self.fixed: int | None = fixed
+        self.target: float = target
         self.size: int = fixed or 1
         self.cost: float | None = None
         """Seconds that an item takes."""
@@ -261,7 +262,7 @@ class TripSize:
     @property
     def seconds(self) -> float:
         """After how many seconds a trip takes no further item."""
-        return LONGEST if self.fixed is None else float("inf")
+        return self.target * (LONGEST / TARGET) if self.fixed is None else float("inf")
 
     def learn(self, items: int, seconds: float) -> None:
         """Learn from a trip: quickly that items take long, slowly that they do not."""
@@ -272,5 +273,5 @@ class TripSize:
             self.cost = seen
         else:
             self.cost += (seen - self.cost) * (0.5 if seen > self.cost else 0.25)
-        wanted = max(1, int(TARGET / max(self.cost, 1e-7)))
+        wanted = max(1, int(self.target / max(self.cost, 1e-7)))
         self.size = min(wanted, 4 * self.size, MOST)

@@ -94,12 +94,17 @@ def _waited_for(future: Any) -> list[Any]:
     if isinstance(parent, weakref.ref):
         parent = parent()
     if isinstance(parent, cf.Future):
-        return [parent]
+        return [_drawn(parent)]
     if type(parent) is Foreign:
         foreign = parent._future()
-        its_own = type(future) is ExecutorStage  # which is at work elsewhere
+        its_own = isinstance(future, ExecutorStage)  # which is at work elsewhere
         return [] if foreign is None or its_own else [foreign]
-    return [] if parent is None else list(parent.sources())
+    return [] if parent is None else list(map(_drawn, parent.sources()))
+
+
+def _drawn(future: Any) -> Any:
+    """Return what is drawn for `future`: on a cluster there are two for each stage, and one is drawn."""
+    return getattr(future, "_stands_for", future)
 
 
 def _dependents(future: Any) -> list[tuple[Any, str]]:
@@ -110,8 +115,13 @@ def _dependents(future: Any) -> list[tuple[Any, str]]:
     if future.done():
         end = chain_end(future)
         return [] if end is future or end is None else [(end, "later")]
-    found = (_target(entry) for entry in consumers(future))
-    return [(target, text) for target, text in found if target is not None]
+    found: list[tuple[Any, str]] = []
+    for target, text in map(_target, consumers(future)):
+        if target is not future and _drawn(target) is future:
+            found += _dependents(target)
+        elif target is not None:
+            found.append((_drawn(target), text))
+    return found
 
 
 def _target(entry: Any) -> tuple[Any, str]:
@@ -133,7 +143,7 @@ def _name_of(future: Any) -> str:
         plan = call[0] if isinstance(call, tuple) else call
     if callable(getattr(parent, "cancel_for", None)):  # no stage, but a combination, a timer, somebody else's future
         kind = type(parent).__name__
-        return _WORDS.get(kind, kind.strip("_").lower()) if type(future) is not ExecutorStage else label(plan)
+        return _WORDS.get(kind, kind.strip("_").lower()) if not isinstance(future, ExecutorStage) else label(plan)
     kind = type(plan).__name__
     if plan is not None and issubclass(type(plan), Handler):
         word = _WORDS.get(kind, "")
@@ -170,7 +180,7 @@ def _look(future: Any, *, asked: bool) -> Node:
         name = _name_of(future)
     except Exception:  # a user's callable may raise at any question; it is drawn all the same
         name = type(future._handler).__name__
-    status, state = _state(future._outcome, running=future.running())
+    status, state = _state(getattr(future, "_seen_outcome", future._outcome), running=future.running())
     callbacks = sum(type(entry) is DoneCallback for entry in consumers(future))
     place = clean(str(future._scheduler.name))
     return Node(clean(name), place, status, state, duration(future), callbacks, asked=asked)
@@ -184,7 +194,8 @@ def _state(outcome: Any, *, running: bool) -> tuple[str, str]:
         return "cancelled", "cancelled"
     if type(outcome) is Failure:
         return "failed", f"raised {clean(outcome.type.__name__)}"
-    return "ok", f"returned {clean(type(outcome).__name__)}"
+    where = getattr(outcome, "_whereabouts", "")
+    return "ok", f"returned a value {where}" if where else f"returned {clean(type(outcome).__name__)}"
 
 
 class _Found(NamedTuple):
@@ -199,6 +210,7 @@ class _Found(NamedTuple):
 
 def _snapshot(start: cf.Future[Any], limit: int) -> Picture:
     """Walk over everything that hangs together with `start`, the nearest first."""
+    start = _drawn(start)
     found = _walk(start, limit)
     shown = dict(zip(found, range(limit), strict=False))
     nodes = [_look(found[key].future, asked=found[key].future is start) for key in shown]

@@ -68,7 +68,7 @@ class _Recorder(Observer):
 
     def settled(self, stage: Any, outcome: Any) -> None:
         record = stage._record
-        if record is not None:
+        if record is not None and record[SETTLED] is None:  # else its value has only come here from somewhere else
             record[SETTLED] = perf_counter()
             record[KIND] = type(outcome) if type(outcome) is not Failure else _text(outcome)
 
@@ -190,7 +190,7 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
         executor, started, track, state = record[PLACE].name, record[STARTED], record[TRACK], _state(record)
         elsewhere: Elsewhere | None = record[ELSEWHERE]
         if elsewhere is not None:
-            track = _track_of(executor, elsewhere.process)
+            track = f"{executor}, {elsewhere.worker}" if elsewhere.worker else _track_of(executor, elsewhere.process)
         elif started is None and record[QUEUED] is not None and state in {"returned", "failed"}:
             started, track = record[QUEUED], executor  # somebody else's executor does not say when it began
         queued = record[QUEUED]

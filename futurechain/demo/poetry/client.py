@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -25,6 +25,7 @@ from typing import Any, Self
 
 from futurechain import INLINE, Future, Pipeline, ProcessPoolExecutor, ThreadPoolExecutor, trace
 from futurechain.demo.interrupts import HeldInterrupts
+from futurechain.demo.poetry.cluster import NoClusterError, open_cluster
 from futurechain.demo.poetry.engine import GibberishError, byronify
 from futurechain.demo.poetry.server import PoetryServer
 
@@ -133,9 +134,12 @@ class Readings:
     Args:
         poems: the poems, by name; each is served once it is its turn.
         options: of the command line.
+        cluster: the executor of a cluster, if the engine works there.
     """
 
-    def __init__(self, poems: Sequence[tuple[str, bytes]], options: argparse.Namespace) -> None:
+    def __init__(
+        self, poems: Sequence[tuple[str, bytes]], options: argparse.Namespace, cluster: Executor | None = None
+    ) -> None:
         self._poems = poems
         self._options = options
         self._most = min(options.window, _affordable(options.processes))
@@ -149,6 +153,8 @@ class Readings:
             # spawn: a forked child would inherit the sockets, and locks of the threads that run already
             options.processes, get_context("spawn"), initializer=ignore_interrupt
         )
+        places = {"processes": self._processes, "threads": self._threads}
+        self._engines: Executor = places.get(options.on, self._threads) if cluster is None else cluster
 
     def __enter__(self) -> Self:
         return self
@@ -160,6 +166,7 @@ class Readings:
             server.close()  # which ends the downloads that are running
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._processes.shutdown(cancel_futures=True)
+        self._engines.shutdown(cancel_futures=True)
         self._threads.shutdown()
         self._reader.shutdown()
 
@@ -200,7 +207,7 @@ class Readings:
         options, (number, (name, text)) = self._options, numbered
         server = PoetryServer(text, chunk=options.chunk, delay=options.delay, down=number < options.down)
         patience = PATIENCE + options.delay
-        engines = self._processes if options.on == "processes" else self._threads
+        engines = self._engines
         future = get_poem(server.address, self._threads, engines, options.trouble, options.seed, self._say, patience)
         key = f"{number} {name}"
         self._open[key] = server
@@ -257,7 +264,11 @@ def read_poems(names: Sequence[str]) -> list[tuple[str, bytes]]:
 def work(poems: Sequence[tuple[str, bytes]], options: argparse.Namespace, interrupts: HeldInterrupts) -> int:
     """Serve, download, transform and print; the exit status."""
     start = time.perf_counter()
-    with Readings(poems, options) as readings:
+    with ExitStack() as stack:
+        on_cluster = options.on == "dask"
+        opened = open_cluster(options.scheduler, options.processes) if on_cluster else nullcontext()
+        cluster: Any = stack.enter_context(opened)
+        readings = stack.enter_context(Readings(poems, options, cluster))
         printed = print_poems(readings.each(interrupts))
     wanted = len(options.files or poems)
     summarise(printed, wanted, time.perf_counter() - start)
@@ -294,7 +305,15 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--window", type=_positive(int), default=MOST, metavar="N", help="poems under way at once (%(default)s)"
     )
     parser.add_argument(
-        "--on", choices=("threads", "processes"), default="processes", help="where the engine works (%(default)s)"
+        "--on",
+        choices=("threads", "processes", "dask"),
+        default="processes",
+        help="where the engine works (%(default)s)",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="with --on dask: a cluster that is there already; by default one of our own",
     )
     parser.add_argument("--processes", type=_positive(int), default=2, help="worker processes (%(default)s)")
     parser.add_argument(
@@ -349,11 +368,17 @@ def _share(text: str) -> float:
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m futurechain poetry") -> int:
     """Run the program; the exit status."""
-    options = _parser(prog).parse_args(argv)
+    parser = _parser(prog)
+    options = parser.parse_args(argv)
+    if options.scheduler is not None and options.on != "dask":
+        parser.error("--scheduler goes with --on dask")
     try:
         poems = read_poems(options.files)  # which may take as long as somebody types; nothing to clean up meanwhile
         with HeldInterrupts() as interrupts, _traced(options.trace):
             return work(poems, options, interrupts)
+    except NoClusterError as error:
+        _complain(str(error))
+        return 1
     except KeyboardInterrupt:
         print("\n" * sys.stderr.isatty() + "poetry: interrupted", file=sys.stderr)
         return 130
