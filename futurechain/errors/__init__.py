@@ -37,7 +37,12 @@ class LostFutureError(RuntimeError):
 
 
 class ClusterLostError(BrokenExecutor):
-    """Raised in what a cluster had, when its scheduler or the client was lost, closed or restarted."""
+    """Raised in what a cluster had, when its scheduler or the client was lost, closed or restarted.
+
+    Example:
+        >>> fail(ClusterLostError("the client is closed")).catch(BrokenExecutor, str).result()
+        'the client is closed'
+    """
 
 
 class ExecutorShutdownError(RuntimeError):

@@ -148,7 +148,15 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
         return [self._span(record, numbers) for record in records]
 
     def marks(self) -> Sequence[Mark]:
-        """Return what has happened to worker processes so far: which were started, ended, replaced."""
+        """Return what has happened to worker processes so far: which were started, ended, replaced.
+
+        Example:
+            >>> with trace() as recording, ProcessPoolExecutor(1) as processes:
+            ...     processes.submit(abs, -5).result()
+            5
+            >>> recording.marks()[0].text
+            'started'
+        """
         return [
             Mark(time - self._began, place, _track_of(place, process), process, text)
             for time, place, process, text in tuple(self._marks)
@@ -156,7 +164,15 @@ class trace:  # noqa: N801  # used as a function: `with trace() as t`
         ]
 
     def counts(self) -> Sequence[Count]:
-        """Return how many items have waited in the queues of streams, at the moments when that changed for a trip."""
+        """Return how many items have waited in the queues of streams, at the moments when that changed for a trip.
+
+        Example:
+            >>> with trace() as recording:
+            ...     list(Pipeline().then(abs, on=pool).map([-1, 2]))
+            [1, 2]
+            >>> all(count.length >= 0 for count in recording.counts())
+            True
+        """
         return [
             Count(time - self._began, queue, length)
             for time, queue, length in tuple(self._counts)
