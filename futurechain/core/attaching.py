@@ -23,12 +23,16 @@ from futurechain.core.state import (
     Token,
     attach,
     claim,
+    detach,
     new_pending,
     publish,
+    settle_unowned,
     withdraw,
 )
 from futurechain.core.thread_state import DEEPEST, ThreadState, current
 from futurechain.core.unobserved import failed
+from futurechain.errors import CancelledError
+from futurechain.failure import Failure
 
 __all__ = [
     "MISSING",
@@ -74,8 +78,13 @@ def attach_stage(source: Any, handler: Any, executor: Any = None) -> Any:
     stage._context = copy_context()
     stage._call = None
     _fill(stage, handler, scheduler)
-    scheduler.register(stage, source)
-    return scheduler.show(_attach(source, stage))
+    try:
+        scheduler.register(stage, source)
+        return scheduler.show(_attach(source, stage))
+    except BaseException:  # Ctrl-C: nobody gets the stage, and a shutdown must not wait for it
+        if settle_unowned(stage, Failure(CancelledError())):
+            detach(source, stage)
+        raise
 
 
 def attach_local(kind: type[Any], source: Any, handler: Any, scheduler: Scheduler) -> Any:

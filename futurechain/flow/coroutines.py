@@ -67,7 +67,6 @@ class _Runner(Handler):
         """What it waits for, as long as it has the baton back."""
         self.context, self.name = driver.context, driver.name
         self.target: Any = new_pending(LocalStage, self, home)
-        home.register(self.target)
         if watch.on:
             watch.attached(self.target, ())
 
@@ -294,8 +293,12 @@ def _start(coroutine: Any, home: Scheduler) -> Future[Any]:
     runner = _Runner(coroutine, home)
     future: Future[Any] = runner.target
     try:
+        home.register(future)
         runner.start()
         return future
+    except BaseException as error:  # Ctrl-C: nobody gets the future, and a shutdown must not wait for it
+        runner._broken_off(error)
+        raise
     finally:
         del runner, future  # no cycle: a traceback may keep this frame
 

@@ -128,9 +128,13 @@ def retry(
     tenacity = check_policy(policy, "policy= of retry()")
     attempts = _Attempts(fn, args, kwargs, policy, on, tenacity)
     whole = succeed(None).then(attempts.step)
-    scheduler.register(whole)
-    if not attach(whole, _Registered(scheduler)):
+    try:
+        scheduler.register(whole)
+        if not attach(whole, _Registered(scheduler)):
+            scheduler.unregister(whole)
+    except BaseException:  # Ctrl-C: nobody gets it, and a shutdown must not wait for it
         scheduler.unregister(whole)
+        raise
     return whole
 
 
