@@ -18,6 +18,7 @@ import concurrent.futures as cf
 import functools
 import types
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from futurechain.core.cancel import let_go
@@ -115,9 +116,10 @@ class _Runner(Handler):
             del self, future, outcome, driver  # no cycle: a traceback may keep this frame
 
     def _broken_off(self, error: BaseException) -> Any:
-        target = self.target
-        if target is not None and settle_unowned(target, Failure(error)):
-            self.awaited = self.target = None
+        target, driver = self.target, self._take()
+        if target is not None and settle_unowned(target, Failure(error)) and driver is not None:
+            with suppress(BaseException):  # it has not heard of any error, and is not asked for one
+                driver.steps.close()
         return target if target is not None and target.done() else None
 
     # -- steps --
