@@ -422,11 +422,13 @@ def test_each_fused_step_may_kill_its_worker(ordered):
 
 def test_a_stream_whose_workers_are_killed_at_any_moment():
     """Whoever kills workers, of a pool that heals only the items that were run just then fail."""
-    over, killed = threading.Event(), []
+    over, killed, found = threading.Event(), [], []
 
     def kill():
-        while not over.wait(0.05):
-            for pid in list(pool._processes)[:1]:
+        alive = 0  # the next one only when there has been progress: who cannot even start breaks the pool
+        while not over.wait(0.02):
+            for pid in list(pool._processes)[:1] if len(found) >= alive else ():
+                alive = len(found) + 40
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
@@ -436,7 +438,7 @@ def test_a_stream_whose_workers_are_killed_at_any_moment():
         murderer.start()
         try:
             items = [0.0005] * 1000
-            found = list(Pipeline().then(spin, on=pool).map(items, return_exceptions=True, window=100))
+            found.extend(Pipeline().then(spin, on=pool).map(items, return_exceptions=True, window=100))
         finally:
             over.set()
             murderer.join()
