@@ -346,11 +346,14 @@ JUMPS = frozenset(number for name, number in dis.opmap.items() if name == "JUMP_
 
 
 @functools.cache
-def _places(code: CodeType) -> frozenset[int]:
-    """Return the offsets at which an interrupt may come."""
+def _places(code: CodeType) -> dict[int, bool]:
+    """Return the offsets at which an interrupt may come; whether only if the call before was none of Python's own.
+
+    CPython does not look for signals when one of its own functions returns to another.
+    """
     instructions = list(dis.get_instructions(code))
-    after = {following.offset for one, following in pairwise(instructions) if one.opcode in LOOKS}
-    return frozenset(after | {one.offset for one in instructions if one.opcode in JUMPS})
+    after = {two.offset: one.opname.startswith("CALL") for one, two in pairwise(instructions) if one.opcode in LOOKS}
+    return after | {one.offset: False for one in instructions if one.opcode in JUMPS}
 
 
 class ByPlace:
@@ -358,6 +361,7 @@ class ByPlace:
 
     def __init__(self, number: int, folders: tuple[str, ...]) -> None:
         self._number, self._folders, self.seen, self.hit, self.place = number, folders, 0, False, ""
+        self._last: Any = None
 
     def is_ours(self, code: CodeType) -> bool:
         """Tell whether `code` is of interest; what a finalizer raises goes nowhere anyhow."""
@@ -365,7 +369,9 @@ class ByPlace:
 
     def arrive(self, code: CodeType, offset: int, frame: Any) -> None:
         """Note that an instruction is about to be executed, and raise if this is the place."""
-        if self.hit or offset not in _places(code):
+        came_back, self._last = self._last is not frame, frame
+        after_call = _places(code).get(offset)
+        if self.hit or after_call is None or (after_call and came_back):
             return
         self.seen += 1
         if self.seen == self._number:
@@ -390,6 +396,7 @@ class ByPlace:
             MONITORING.set_events(TOOL, 0)
             MONITORING.register_callback(TOOL, MONITORING.events.INSTRUCTION, None)
             MONITORING.free_tool_id(TOOL)
+        self._last = None
 
     def _monitor(self, code: CodeType, offset: int) -> Any:
         if not self.is_ours(code):
