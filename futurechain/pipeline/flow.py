@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context, copy_context
 from itertools import count, repeat
 from time import perf_counter
@@ -75,9 +75,9 @@ class Flow:
         self.exhausted: bool = False
         """Whether nothing will come in any more."""
         self.running: Running = Running(self.lock)
-        self.enter = self.running.enter
-        self.leave = self.running.leave
-        self.post = self.running.post
+        self.enter: Callable[[Any, Iterable[Item]], None] = self.running.enter
+        self.leave: Callable[[Any], None] = self.running.leave
+        self.post: Callable[..., None] = self.running.post
         self._consumer: Future[None] | None = None
         """What the consumer waits for, if it does."""
 
