@@ -82,8 +82,10 @@ class Clock:
         self._inbox: deque[Timer] = deque()
         self._wake = allocate_lock()
         self._wake.acquire()
+        self._is_wanted: list[None] = [None]
+        """Empty, if a thread was started."""
         self._started: list[None] = [None]
-        """Whoever pops this is the timer thread, or starts it."""
+        """Whoever pops this is the timer thread."""
         self._heap: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
         self._is_refused = False
@@ -108,21 +110,29 @@ class Clock:
 
     def _nudge(self) -> None:
         self._limit = FOREVER  # once is enough, until the thread has taken in
-        if self._started:
+        if self._is_wanted:
             self._start()
         with suppress(RuntimeError):  # awake already
             self._wake.release()
 
     def _start(self) -> None:
         try:
-            self._started.pop()  # decides who starts the thread
+            self._is_wanted.pop()  # who gets it starts a thread
+            threading.Thread(target=self._run, name=THREAD_NAME, daemon=True).start()
+        except IndexError:
+            pass
+        except BaseException as error:
+            self._is_wanted[:] = [None]
+            if type(error) is not RuntimeError:  # a Ctrl-C; the thread may have come to life, or not
+                raise
+            self._is_refused = True  # the interpreter is about to exit: nothing will be due, unless the exit helps
+
+    def _run(self) -> None:
+        try:
+            self._started.pop()  # decides who it is, should there be two
         except IndexError:
             return
-        try:
-            threading.Thread(target=self._work, name=THREAD_NAME, daemon=True).start()
-        except RuntimeError:  # the interpreter is about to exit: nothing will ever be due, unless the exit helps
-            self._is_refused = True
-            self._started.append(None)
+        self._work()
 
     def help(self) -> None:
         """Fire in this thread what is due, if no thread could be started for it: the interpreter ends."""

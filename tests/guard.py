@@ -88,7 +88,7 @@ def check(program: str, *, prints: str = "", code: int = 0, seconds: float = 30)
     """Run the text of a program, and expect this of it."""
     ended = run(["-c", textwrap.dedent(program)], seconds=seconds)
     assert ended.code is not None, f"it hangs; printed {ended.out!r}\n{ended.err[-4000:]}"
-    assert (ended.out.split(), ended.code) == (prints.split(), code), ended.err[-4000:]
+    assert (ended.out.split(), ended.code) == (prints.split(), code), f"{ended.out}\n{ended.err[-4000:]}"
     return ended
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import time
 
@@ -46,10 +47,11 @@ def test_ctrl_c_by_the_clock():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if name != "by hand"])
-def test_ctrl_c_at_many_places(name, quiet):
-    """The same at more of the places at which CPython looks for signals; one in twenty may lose something."""
+@pytest.mark.timeout(900)
+def test_ctrl_c_at_every_place(name, quiet):
+    """The same at every place at which CPython looks for signals; one in twenty may lose something."""
     places = []
-    row = go_through(name, stride=max(1, count_places(name) // 150), report=places.append)
+    row = go_through(name, report=places.append)
     assert row.locked == 0
     assert row.rate <= BOUND, sorted(set(places))
 
@@ -121,6 +123,85 @@ def _expect_no_children_but(others, place):
         time.sleep(0.002)
 
 
+FIRST_USES = {
+    "submit": """
+        pool = ThreadPoolExecutor(2)
+        def use():
+            pool.submit(abs, -1)
+        def check():
+            with pool:
+                assert pool.submit(abs, -2).result(5) == 2
+        """,
+    "then": """
+        pool = ThreadPoolExecutor(2)
+        def use():
+            succeed(-1).then(abs, on=pool)
+        def check():
+            pool.shutdown()
+        """,
+    "delay": """
+        def use():
+            delay(0.001)
+        def check():
+            assert delay(0.001, "came").result(5) == "came"
+        """,
+    "timeout": """
+        sources = Future(), Future()
+        def use():
+            sources[0].timeout(0.001)
+        def check():
+            assert isinstance(sources[1].timeout(0.001).exception(5), TimeoutError)
+        """,
+    "callback": """
+        first, second = threading.Event(), threading.Event()
+        def use():
+            callback_threads.post(first.set)
+        def check():
+            callback_threads.post(second.set)
+            assert second.wait(5)
+        """,
+}
+"""What starts a thread, and what must work after that was interrupted."""
+IN_CHILDREN = """
+import os, signal, sys, textwrap, threading
+from futurechain import Future, ThreadPoolExecutor, delay, succeed
+from futurechain.core import callback_threads
+from interrupts import LIBRARY, ByPlace
+
+def run(number):
+    pid = os.fork()
+    if not pid:
+        signal.alarm(20)
+        place = ByPlace(number, (LIBRARY, threading.__file__))
+        try:
+            exec(textwrap.dedent({use!r}), globals())
+            try:
+                with place:
+                    use()
+            except (KeyboardInterrupt, RuntimeError):  # what `threading` makes of one in its own locks
+                pass
+            check()
+            os._exit(0 if place.hit else 3)
+        except BaseException as error:
+            print(number, place.place, repr(error), flush=True)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+number = 1
+while not (code := run(number)):
+    number += 1
+print("ended", number > 30, code)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each interrupt is tried in a forked child")
+@pytest.mark.parametrize("use", FIRST_USES.values(), ids=FIRST_USES)
+def test_ctrl_c_while_the_first_thread_is_started(use):
+    """Wherever it comes, what needs the thread works afterwards, and a shutdown ends."""
+    guard.check(IN_CHILDREN.replace("{use!r}", repr(use)), prints="ended True 3", seconds=100)
+
+
 def test_ctrl_c_while_other_threads_use_the_same_futures():
     """Interrupts in the main thread, again and again, leave other threads free to use the futures it was using."""
     program = """
@@ -146,7 +227,7 @@ thread = threading.Thread(target=other, daemon=True)
 thread.start()
 interrupted = 0
 chance = __import__("random").Random(1)
-while interrupted < 100:
+while interrupted < 200:
     signal.setitimer(signal.ITIMER_REAL, 0)
     try:
         signal.signal(signal.SIGALRM, signal.default_int_handler)

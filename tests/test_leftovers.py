@@ -194,6 +194,19 @@ def finished_coroutine():
     future.result(0)
 
 
+def awaited_failure():
+    source = Future()
+    box = [source]  # the coroutine's own variable would make a cycle: the future's error has its frame
+
+    async def wait():
+        await box.pop()
+
+    future = ensure_future(wait())
+    source.set_exception(KeyError())
+    future.exception(0)
+    source = future = None
+
+
 def failed_stage():
     source = Future()
     end = source.then(lambda _: 1 / 0).then(abs)
@@ -278,6 +291,7 @@ WAYS = [
     failed_generator,
     failed_coroutine,
     finished_coroutine,
+    awaited_failure,
     failed_stage,
     raised_result,
     cancelled_chain,

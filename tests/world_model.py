@@ -430,10 +430,14 @@ class World:
         executor.submit(task)
         return task
 
-    def run_next(self, executor: Executor) -> None:
-        """Let the executor run what it has queued first."""
-        if executor.queue:
-            self.run(executor.queue.popleft())
+    def run_queued(self, executor: Executor, name: str) -> None:
+        """Let the executor run the stage `name`, which it has queued.
+
+        Which comes first is said only for the dependents of one future, and not for branches of different lengths.
+        """
+        stage = next(one for one in executor.queue if one.name == name)
+        executor.queue.remove(stage)
+        self.run(stage)
 
     def break_down(self, executor: Executor) -> None:
         """Let the executor break: what it has queued fails, and so does what is submitted later."""

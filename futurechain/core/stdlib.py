@@ -383,7 +383,10 @@ class StandardFuture(State, cf.Future[T]):
             raise TypeError(f"set_exception() wants an exception such as ValueError('...'), not {exception!r}")
         if not (claim(self) or claim(self, RUNNING)):
             raise InvalidStateError(f"{self!r} cannot be given an error: {self._why_not()}")
-        settle(self, Failure(exception))
+        try:
+            settle(self, Failure(exception))
+        finally:
+            del self, exception  # no cycle: its traceback may come to hold this frame, if a coroutine raises it again
 
     def _why_not(self) -> str:
         state = "cancelled" if self.cancelled() else str(self._state).lower()

@@ -30,8 +30,7 @@ from futurechain.core.handlers import label
 from futurechain.core.loop import HERE, run_dependents
 from futurechain.core.observers import Elsewhere, watch
 from futurechain.core.scheduler import Call, Scheduler
-from futurechain.core.state import RUNNING, claim, consumers, publish, source_of
-from futurechain.core.thread_state import current
+from futurechain.core.state import RUNNING, claim, consumers, source_of
 from futurechain.core.unobserved import annotate
 from futurechain.dask.errors import closed, explained, is_unwritable, lost, unsent
 from futurechain.dask.seen import Entry, seen
@@ -203,20 +202,12 @@ class DaskScheduler(OutOfProcess):
         if type(outcome) is Failure:
             annotate(outcome.value, stage)
         job = Job(self, partial(run_dependents, stage))  # before the stage is published: a shutdown waits for it, too
-        self._publish(stage, outcome)
+        self.publish(stage, outcome)
         wake_waiting(stage)
         if type(outcome) is Remote and tell_quietly(stage, partial(_is_quiet, outcome)):
             job.end()
         else:
             callback_threads.post(job)
-
-    def _publish(self, future: Any, outcome: Any) -> None:
-        run = current.thread
-        run.within, before = self, run.within
-        try:
-            publish(future, outcome)
-        finally:
-            run.within = before
 
     def fetch(self, future: Any, remote: Remote) -> None:
         """Bring the value of `future`, which is done, and settle it then."""
@@ -232,7 +223,7 @@ class DaskScheduler(OutOfProcess):
             return
         if type(outcome) is Failure:
             annotate(outcome.value, future)
-        self._publish(future, outcome)
+        self.publish(future, outcome)
         if wake_waiting(future):
             job.end()
         else:

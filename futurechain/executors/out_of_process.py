@@ -126,16 +126,20 @@ class OutOfProcess(PoolScheduler):
         if type(outcome) is Failure:
             annotate(outcome.value, stage)
         job = Job(self, lambda: run_dependents(stage))  # before the stage is published: a shutdown waits for it, too
-        run = current.thread
-        run.within, before = self, run.within
-        try:
-            publish(stage, outcome)
-        finally:
-            run.within = before
+        self.publish(stage, outcome)
         if wake_waiting(stage) or self._hand_over(stage):
             job.end()
         else:
             callback_threads.post(job)
+
+    def publish(self, future: Any, outcome: Any) -> None:
+        """Let everybody see the outcome of a future that the caller owns; what is attached meanwhile is inside work."""
+        run = current.thread
+        run.within, before = self, run.within
+        try:
+            publish(future, outcome)
+        finally:
+            run.within = before
 
     def _hand_over(self, stage: Any) -> bool:
         """Start the only stage that waits for `stage`, if that can be done here; True if nothing is left to do."""

@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -40,6 +41,7 @@ from futurechain.core.thread_state import current, wake_blocked
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.pool import PoolScheduler, fail, refuse
+from futurechain.executors.starting import SureThread
 from futurechain.executors.work_queue import WorkQueue
 from futurechain.future import ExecutorStage, Future
 
@@ -83,28 +85,33 @@ class ThreadScheduler(PoolScheduler):
 
     def submit(self, task: Any) -> None:
         """Queue a task; refuse it by raising."""
-        self.pending[id(task)] = task
-        if self.closing or self.broken:
-            self._check(task)
-        if watch.on:
-            watch.queued(task)
-        (self.fresh if current.thread.within is None else self.begun).append(task)
-        idle = self.idle
-        if idle:
-            try:
-                idle.pop().release()  # what `staff` does, in place
-            except IndexError:
-                self._staff_for(task)
-        elif len(self.present) < self.most:
-            self._staff_for(task)
+        try:
+            self.pending[id(task)] = task
+            if self.closing or self.broken:
+                self._check(task)
+            if watch.on:
+                watch.queued(task)
+            (self.fresh if current.thread.within is None else self.begun).append(task)
+            idle = self.idle
+            if idle:
+                try:
+                    idle.pop().release()  # what `staff` does, in place
+                except IndexError:
+                    self._staff_if_possible()
+            elif len(self.present) < self.most:
+                self._staff_if_possible()
+        except BaseException:
+            if claim(task):  # else a worker has it, and goes on
+                self.pending.pop(id(task), None)  # nobody will see this future, and perhaps nobody would come for it
+                self.end_if_over()
+            raise
 
-    def _staff_for(self, task: Any) -> None:
-        """Have a worker for `task`; withdraw it and raise if no thread can be started, and there is none."""
+    def _staff_if_possible(self) -> None:
+        """Have a worker for what was just queued; raise only if no thread can be started, and there is none."""
         try:
             self.staff()
         except RuntimeError:
-            if not self.present and not self.is_helped and claim(task):
-                self.unregister(task)
+            if not self.present and not self.is_helped:
                 raise
 
     def _check(self, task: Any) -> None:
@@ -183,14 +190,15 @@ class ThreadScheduler(PoolScheduler):
     def _hire(self) -> None:
         """Start one more worker."""
         number, self.hired = self.hired, self.hired + 1
-        thread = threading.Thread(name=f"{self.name}_{number}", target=_work, args=(self,))
-        self.threads.add(thread)
-        self.present.add(thread)
+        thread = SureThread(partial(_work, self), f"{self.name}_{number}")
         try:
+            self.threads.add(thread)
+            self.present.add(thread)
             thread.start()
         except BaseException:
-            self.threads.discard(thread)
-            self.leave(thread)
+            if thread.give_up():
+                self.threads.discard(thread)
+                self.leave(thread)
             raise
 
     def rest(self, lock: Any) -> bool:
@@ -224,6 +232,8 @@ class ThreadScheduler(PoolScheduler):
     def join(self) -> None:
         """Wait until it is over and the workers have ended; not in one of them, which would wait for itself."""
         if current.thread.within is not self:
+            if (self.begun or self.fresh) and not self.present:
+                self.staff()  # an interrupt may have kept what was queued from being given a worker
             self.wait()
             for thread in tuple(self.threads):
                 thread.join()

@@ -19,7 +19,7 @@ import functools
 import types
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 from futurechain.core.cancel import let_go
 from futurechain.core.flatten import PLAIN_VALUES, is_ring, resolve
@@ -203,7 +203,7 @@ class _Runner(Handler):
 
     def _step(self, driver: Driver, outcome: Any) -> tuple[Any, bool]:
         """Resume once, as a handler does: what that puts off is done before we go on."""
-        run, stepped = current.thread, cast("Any", None)
+        run, stepped = current.thread, _NOTHING
         run.depth += 1
         try:
             stepped = driver.resume(outcome, self.target._scheduler.name)
@@ -212,9 +212,8 @@ class _Runner(Handler):
             run.depth -= 1
             if run.later and not run.depth:
                 leave_handlers(run)  # the yielded future may be waiting for it
-            stepped = _NOTHING
+            stepped = _NOTHING  # no cycle, as above
             del self, driver, outcome
-            stepped = None  # no cycle, as above
 
     def _await(self, driver: Driver, yielded: Any) -> Any:
         """Return the outcome to send back in, or PENDING after noting what is waited for."""
