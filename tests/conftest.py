@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import futurechain
+import guard
 from garbage import collect_garbage
 
 PATIENT = settings(
@@ -28,7 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    settings.load_profile("thorough" if config.getoption("--all") else "quick")
+    guard.IS_THOROUGH = config.getoption("--all")
+    settings.load_profile("thorough" if guard.IS_THOROUGH else "quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

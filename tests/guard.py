@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
+IS_THOROUGH = False
+"""Whether everything is to be tried: ``--all`` was given."""
 
 
 class Ended(NamedTuple):
@@ -82,6 +84,11 @@ def _group_is_gone(group: int, seconds: float = 5) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def share(count: int) -> int:
+    """A third of so many rounds, which finds a fault within some runs; all of them with ``--all``."""
+    return count if IS_THOROUGH else count // 3
 
 
 def check(program: str, *, prints: str = "", code: int = 0, seconds: float = 30) -> Ended:

@@ -194,6 +194,7 @@ def test_trips_of_a_stream_are_measured():
     assert max(lengths) < 10
 
 
+@pytest.mark.slow
 def test_the_ratios_command(tmp_path, capsys, monkeypatch):
     """It prints a table of all that is promised, writes JSON, and its status tells whether all bounds are met."""
     monkeypatch.setattr(ratios.cluster, "is_there", lambda: False)  # which takes its time: see test_dask.py

@@ -13,7 +13,7 @@ import guard
 from futurechain import ProcessPoolExecutor
 from interrupts import LIBRARY, PROGRAMS, ByPlace, count_places, go_through
 
-SAMPLE = 25
+SAMPLE = 12
 """At about so many places of each program an interrupt is tried."""
 BOUND = 0.05
 
@@ -190,16 +190,18 @@ def run(number):
 
 number = 1
 while not (code := run(number)):
-    number += 1
+    number += STRIDE
 print("ended", number > 30, code)
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each interrupt is tried in a forked child")
 @pytest.mark.parametrize("use", FIRST_USES.values(), ids=FIRST_USES)
-def test_ctrl_c_while_the_first_thread_is_started(use):
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_ctrl_c_while_the_first_thread_is_started(use, stride):
     """Wherever it comes, what needs the thread works afterwards, and a shutdown ends."""
-    guard.check(IN_CHILDREN.replace("{use!r}", repr(use)), prints="ended True 3", seconds=100)
+    program = IN_CHILDREN.replace("{use!r}", repr(use)).replace("STRIDE", str(stride))
+    guard.check(program, prints="ended True 3", seconds=100)
 
 
 def test_ctrl_c_while_other_threads_use_the_same_futures():

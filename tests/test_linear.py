@@ -27,7 +27,7 @@ from futurechain import (
 )
 from guard import within
 
-SMALL, LARGE = 1_000, 16_000
+SMALL, LARGE = 500, 8_000
 BOUND = 5
 """How much more each part may cost in the large shape; 16 is what a quadratic one would show."""
 ROUNDS = 6

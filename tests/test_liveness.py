@@ -31,7 +31,7 @@ from futurechain import (
     wrap_executor,
 )
 from futurechain.errors import BrokenExecutor, CancelledError
-from guard import check, within
+from guard import check, share, within
 
 LONG = 20
 
@@ -183,7 +183,7 @@ def test_a_ring_is_seen(way, size):
 @within(100)
 def test_a_ring_closed_by_threads_at_the_same_moment(way, size, hasty):
     """A ring that two or three threads close together is seen by one of them; all its futures are settled."""
-    rounds = 1500
+    rounds = share(1500)
     with Team(size) as team:
         for number in range(rounds):
             sources, box = [Future() for _ in range(size)], []

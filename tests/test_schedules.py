@@ -7,19 +7,20 @@ import threading
 
 import pytest
 
+from guard import share
 from tests.schedules import Case, Runner, sample
 from tests.stepping import NEVER, Hang, Stepper
 from tests.worlds import SHAPES
 
 SCHEDULES = 360
-"""In each shape; all of them together take some ten seconds."""
+"""In each shape."""
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_order_of_events_breaks_a_promise(shape):
     """Whatever another thread does before whichever bytecode: all is settled, once, in order, and nothing is left."""
     with Runner() as runner:
-        sample(runner, random.Random(f"{shape} 1"), shapes=[shape], schedules=SCHEDULES)
+        sample(runner, random.Random(f"{shape} 1"), shapes=[shape], schedules=share(SCHEDULES))
     assert not runner.found, "\n".join(map(repr, runner.found[:3]))
 
 

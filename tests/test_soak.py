@@ -7,7 +7,7 @@ import pytest
 import guard
 
 
-@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_short_soak(seconds):
     """Crowds of chains, disturbed at random, lose no future, and leave nothing behind."""
     ended = guard.run(["-m", "tests.soak", "--seconds", str(seconds)], seconds=100)
