@@ -27,6 +27,8 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import Any, cast
 
+from futurechain.interrupts import put_off
+
 __all__ = ["THREAD_NAME", "Clock", "Timer", "call_later", "check_seconds", "now", "replace"]
 
 THREAD_NAME = "futurechain-clock"
@@ -82,10 +84,8 @@ class Clock:
         self._inbox: deque[Timer] = deque()
         self._wake = allocate_lock()
         self._wake.acquire()
-        self._is_wanted: list[None] = [None]
-        """Empty, if a thread was started."""
         self._started: list[None] = [None]
-        """Whoever pops this is the timer thread."""
+        """Whoever pops this is the timer thread, or starts it."""
         self._heap: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
         self._is_refused = False
@@ -110,29 +110,21 @@ class Clock:
 
     def _nudge(self) -> None:
         self._limit = FOREVER  # once is enough, until the thread has taken in
-        if self._is_wanted:
+        if self._started:
             self._start()
         with suppress(RuntimeError):  # awake already
             self._wake.release()
 
     def _start(self) -> None:
-        try:
-            self._is_wanted.pop()  # who gets it starts a thread
-            threading.Thread(target=self._run, name=THREAD_NAME, daemon=True).start()
-        except IndexError:
-            pass
-        except BaseException as error:
-            self._is_wanted[:] = [None]
-            if type(error) is not RuntimeError:  # a Ctrl-C; the thread may have come to life, or not
-                raise
-            self._is_refused = True  # the interpreter is about to exit: nothing will be due, unless the exit helps
-
-    def _run(self) -> None:
-        try:
-            self._started.pop()  # decides who it is, should there be two
-        except IndexError:
-            return
-        self._work()
+        with put_off():
+            try:
+                self._started.pop()  # decides who starts the thread
+                threading.Thread(target=self._work, name=THREAD_NAME, daemon=True).start()
+            except IndexError:
+                pass
+            except RuntimeError:  # the interpreter is about to exit: nothing will ever be due, unless the exit helps
+                self._is_refused = True
+                self._started.append(None)
 
     def help(self) -> None:
         """Fire in this thread what is due, if no thread could be started for it: the interpreter ends."""

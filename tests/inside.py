@@ -14,6 +14,7 @@ from futurechain.core.thread_state import current
 __all__ = [
     "CORE_FILES",
     "PACKAGE",
+    "idle_workers",
     "is_end_of_chain_clean",
     "left_in",
     "left_in_this_thread",
@@ -72,6 +73,11 @@ def is_end_of_chain_clean(future):
     record = getattr(future, "_chain", None)
     ends = getattr(record() if callable(record) else record, "ends", (None,))
     return len(ends) == 1
+
+
+def idle_workers(pool):
+    """How many threads of a thread pool wait for work."""
+    return len(pool._scheduler.idle)
 
 
 def left_in_this_thread():

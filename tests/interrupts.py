@@ -376,7 +376,7 @@ class ByPlace:
         self.seen += 1
         if self.seen == self._number:
             self.hit, self.place = True, _place(frame)
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)  # raises here, unless it is put off
 
     def __enter__(self) -> Self:
         self._main = os.getpid(), threading.get_ident()

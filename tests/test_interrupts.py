@@ -160,13 +160,68 @@ FIRST_USES = {
             callback_threads.post(second.set)
             assert second.wait(5)
         """,
+    "submit to idle workers": """
+        pool = warm()
+        def use():
+            pool.submit(abs, -1)
+        check = pool.shutdown
+        """,
+    "then on idle workers": """
+        pool = warm()
+        def use():
+            succeed(-1).then(abs, on=pool)
+        check = pool.shutdown
+        """,
+    "shutdown": """
+        pool = warm()
+        def use():
+            pool.shutdown(wait=False)
+        check = pool.shutdown
+        """,
+    "limit": """
+        pool = warm()
+        view = limit(pool, concurrency=1, queued=1)
+        def use():
+            view.submit(abs, -1)
+        def check():
+            assert [view.submit(abs, -number).result(5) for number in range(3)] == [0, 1, 2]
+            view.shutdown()
+            pool.shutdown()
+        """,
+    "coroutine": """
+        pool = warm()
+        async def wait():
+            return await pool.submit(abs, -1)
+        def use():
+            ensure_future(wait(), on=pool)
+        check = pool.shutdown
+        """,
+    "stream": """
+        pool = warm()
+        def use():
+            list(Pipeline().then(abs, on=pool).map([-1, -2, -3]))
+        def check():
+            with pool:
+                assert list(Pipeline().then(abs, on=pool).map([-1, -2, -3])) == [1, 2, 3]
+        """,
 }
-"""What starts a thread, and what must work after that was interrupted."""
+"""What starts or wakes a thread, and what must work after that was interrupted."""
 IN_CHILDREN = """
 import os, signal, sys, textwrap, threading
-from futurechain import Future, ThreadPoolExecutor, delay, succeed
+from futurechain import *
 from futurechain.core import callback_threads
+import futurechain.pipeline.pipeline, futurechain.flow.coroutines, futurechain.executors.limit
+from inside import idle_workers
 from interrupts import LIBRARY, ByPlace
+
+def warm():
+    pool, both = ThreadPoolExecutor(2), threading.Barrier(3)
+    for _ in range(2):
+        pool.submit(both.wait)
+    both.wait()
+    while idle_workers(pool) < 2:
+        pass
+    return pool
 
 def run(number):
     pid = os.fork()
@@ -191,14 +246,14 @@ def run(number):
 number = 1
 while not (code := run(number)):
     number += STRIDE
-print("ended", number > 30, code)
+print("ended", number > 10, code)
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each interrupt is tried in a forked child")
 @pytest.mark.parametrize("use", FIRST_USES.values(), ids=FIRST_USES)
 @pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
-def test_ctrl_c_while_the_first_thread_is_started(use, stride):
+def test_ctrl_c_where_threads_begin_or_wake(use, stride):
     """Wherever it comes, what needs the thread works afterwards, and a shutdown ends."""
     program = IN_CHILDREN.replace("{use!r}", repr(use)).replace("STRIDE", str(stride))
     guard.check(program, prints="ended True 3", seconds=100)
@@ -258,6 +313,33 @@ os._exit(0)
 """
     ended = guard.run(["-c", program], seconds=60)
     assert ended.out.split() == ["False"], ended
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="here no process is forked")
+def test_ctrl_c_while_processes_are_forked_beside_threads():
+    """It comes out of the program, and not in a hook of the fork, where it would leave the lock of `logging` taken."""
+    program = """
+import logging, multiprocessing, os, random, signal, sys, threading, time, warnings
+from futurechain import ProcessPoolExecutor, delay
+warnings.simplefilter("ignore")
+signal.signal(signal.SIGINT, signal.default_int_handler)
+delay(0).result()  # another thread, which gets the signal if this one blocks it
+came, chance = 0, random.Random(1)
+for _ in range(40):
+    try:
+        with ProcessPoolExecutor(8, multiprocessing.get_context("fork")) as pool:
+            threading.Timer(chance.uniform(0, 0.006), os.kill, (os.getpid(), signal.SIGINT)).start()
+            pool.submit(abs, -1)
+            time.sleep(5)
+    except KeyboardInterrupt:
+        came += 1
+other = threading.Thread(target=logging.getLogger, args=("fresh",), daemon=True)
+other.start()
+other.join(5)
+print(came, other.is_alive())
+sys.stdout.flush()
+"""
+    guard.check(program, prints="40 False", seconds=100)
 
 
 def test_ctrl_c_at_the_prompt_of_a_pool():

@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "futurechain"
 
 LAYERS = (
+    ("interrupts",),
     ("errors", "failure", "clock"),
     ("core",),
     ("future",),

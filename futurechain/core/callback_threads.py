@@ -27,6 +27,7 @@ from contextlib import suppress
 from typing import Any
 
 from futurechain import clock
+from futurechain.interrupts import put_off
 
 __all__ = ["begin_anew", "busy", "help_at_exit", "is_reserved", "post", "run", "thread_count"]
 
@@ -55,7 +56,7 @@ class _Threads:
         self.is_refused = False
         """Whether a thread could not be started."""
         self.watching: list[None] = [None]
-        """Who pops this is the watch over blocked threads; it puts it back."""
+        """Who pops this starts the watch over blocked threads; it puts it back."""
 
     def post(self, job: Callable[[], object]) -> None:
         self.jobs.append(job)
@@ -71,28 +72,22 @@ class _Threads:
         if len(self.present) < MOST:
             self._start()
         elif self.watching:
-            self._start_thread(self._watch_once, "watch")
+            with suppress(IndexError), put_off():
+                self.watching.pop()  # decides who starts it
+                if not _start_thread(self._watch, "watch"):
+                    self.is_refused = True
+                    self.watching.append(None)
 
     def _start(self) -> None:
-        is_started = self._start_thread(self._work, f"callback-{next(_numbers)}")
-        if not is_started and not self.present and not self.is_helped:  # at the exit nobody would ever come
-            self._run_all()
-
-    def _start_thread(self, work: Callable[[], object], name: str) -> bool:
-        """Start a thread, which counts itself: a Ctrl-C may keep it from coming to life."""
-        try:
-            threading.Thread(target=work, name=f"futurechain-{name}", daemon=True).start()
-        except RuntimeError:
+        me = object()
+        with put_off():
+            self.present.add(me)
+            if _start_thread(lambda: self._work(me), f"callback-{next(_numbers)}"):
+                return
             self.is_refused = True
-            return False
-        return True
-
-    def _watch_once(self) -> None:
-        try:
-            self.watching.pop()  # decides who does it
-        except IndexError:
-            return
-        self._watch()
+            self.present.discard(me)
+        if not self.present and not self.is_helped:  # at the exit of the interpreter nobody would ever come
+            self._run_all()
 
     def _watch(self) -> None:
         """Start one more thread whenever no job has been begun for a while; until nothing waits."""
@@ -112,9 +107,7 @@ class _Threads:
             except IndexError:
                 return
 
-    def _work(self) -> None:
-        me = object()
-        self.present.add(me)
+    def _work(self, me: object) -> None:
         lock = threading.Lock()
         lock.acquire()
         self._run_all()
@@ -148,6 +141,15 @@ class _Threads:
             del job
 
 
+def _start_thread(work: Callable[[], object], name: str) -> bool:
+    thread = threading.Thread(target=work, name=f"futurechain-{name}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _run(job: Callable[[], object]) -> None:
     try:
         job()
@@ -179,7 +181,7 @@ def help_at_exit(*, go_on: bool) -> None:
         go_on: whether this will be called again: until it is not, nothing is run in the thread that posts it.
     """
     _threads.is_helped = go_on
-    if (_threads.is_refused or not _threads.present) and not _threads.idle:
+    if _threads.is_refused and not _threads.idle:
         _threads._run_all()
 
 

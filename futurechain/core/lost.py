@@ -7,6 +7,7 @@ in the list, which outlives it.
 from __future__ import annotations
 
 import sys
+from _thread import interrupt_main
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -49,6 +50,14 @@ def abandon(dependents: list[Any]) -> None:
     """Let what depends on a lost future fail, on a callback thread; until then it can be cancelled."""
     if not (withdraw(dependents, TICKET) or withdraw(dependents, RUNNING)) or not dependents:
         return
+    try:
+        _abandon(dependents)
+    except KeyboardInterrupt:  # out of a finalizer it would go nowhere
+        _abandon(dependents)
+        rescue(interrupt_main)
+
+
+def _abandon(dependents: list[Any]) -> None:
     lost = kinds.local()  # not by `fail`, which would expect somebody to look at it
     lost._scheduler, lost._outcome, lost._handler, lost._source = HERE, PENDING, None, None
     lost._dependents = dependents

@@ -27,6 +27,7 @@ from futurechain.core import callback_threads
 from futurechain.core.attaching import MISSING, new_task
 from futurechain.core.flatten import upstream
 from futurechain.core.scheduler import Call, Scheduler, scheduler_of
+from futurechain.core.state import claim
 from futurechain.core.thread_state import current
 from futurechain.errors import ExecutorShutdownError
 from futurechain.executors.mapping import Mapping, check_count
@@ -129,25 +130,43 @@ class _View(Scheduler):
         me = threading.get_ident()
         if me in self._pumping:
             return
-        self._pumping.add(me)
         try:
+            self._pumping.add(me)
             self._start_all()  # a loop in here would not be sure to meet the `finally`: see `pipeline.flow`
         finally:
             self._pumping.discard(me)
 
     def _start_all(self) -> None:
-        while (entry := self._next()) is not None:
-            self._inner.start(*entry)
+        while self._start_next():
+            pass
 
-    def _next(self) -> tuple[Any, Call] | None:
+    def _start_next(self) -> bool:
         with self._lock:
             if not self.queue or len(self.running) >= self.most or not self._in_time():
-                return None
-            entry = self.queue.popleft()
-            self.running.add(id(entry[0]))
-            rooms = self._rooms_to_give()
-        _tell(rooms)
-        return entry
+                return False
+            entry = self.queue[0]
+            number = id(entry[0])
+            try:
+                del self.queue[0]
+                self.running.add(number)
+                rooms = self._rooms_to_give()
+            except BaseException:
+                self._put_back(entry, number)
+                raise
+        try:
+            _tell(rooms)
+            self._inner.start(*entry)
+        except BaseException:  # Ctrl-C; should it have been started, it is settled but once
+            with self._lock:
+                self._put_back(entry, number)
+            raise
+        return True
+
+    def _put_back(self, entry: tuple[Any, Call], number: int) -> None:
+        """Let an entry wait again that was to be started, unless it is settled. Under the lock."""
+        if number in self.running:
+            self.running.discard(number)
+            self.queue.appendleft(entry)
 
     def _in_time(self) -> bool:
         """Tell whether one more may start now; if not, come back when it may. Under the lock."""
@@ -167,8 +186,11 @@ class _View(Scheduler):
 
     # -- room in the queue --------------------------------------------------------------------------------------------
 
-    def wait_for_room(self) -> None:
+    def wait_for_room(self, held: list[None]) -> None:
         """Block until the caller may queue one more; a thread that works for the library never waits.
+
+        Args:
+            held: gets an entry if a place is held, for which `leave_room` is to be called then, whatever happens.
 
         Raises:
             RuntimeError: if the view is shut down meanwhile.
@@ -177,22 +199,27 @@ class _View(Scheduler):
             full = bool(self._rooms) or len(self.queue) + self._reserved >= self.queued
             if self.closing or not full or _is_ours():
                 self._reserved += 1
+                held.append(None)
                 return
             room: Future[None] = Future()
             self._rooms.append(room)
         try:
             room.result()
+            held.append(None)
         except BaseException:
-            if not room.cancel() and room.exception() is None:
-                self.leave_room()
+            if not held and not room.cancel() and room.exception() is None:
+                held.append(None)
             with self._lock:
                 self._rooms = deque(one for one in self._rooms if one is not room)
             raise
 
-    def leave_room(self) -> None:
-        """Note that the room is used, or not needed."""
+    def leave_room(self, held: list[None]) -> None:
+        """Note that the place that is held, if one is, is used, or not needed."""
         with self._lock:
+            if not held:
+                return
             self._reserved -= 1
+            held.clear()
             rooms = self._rooms_to_give()
         _tell(rooms)
 
@@ -298,11 +325,16 @@ class LimitedExecutor(Mapping):
             >>> limit(pool, concurrency=4).submit(pow, 2, 5).result()
             32
         """
-        self._scheduler.wait_for_room()
+        held: list[None] = []
         try:
+            self._scheduler.wait_for_room(held)
             return self.submit_nowait(fn, *args, **kwargs)
         finally:
-            self._scheduler.leave_room()
+            try:
+                self._scheduler.leave_room(held)
+            except BaseException:  # Ctrl-C
+                self._scheduler.leave_room(held)
+                raise
 
     def submit_nowait(self, fn: Callable[P, T] = MISSING, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Do what `submit` does, and never wait.
@@ -316,8 +348,13 @@ class LimitedExecutor(Mapping):
         task = new_task(ExecutorStage, fn, view)
         task._call = None
         task._context = copy_context()
-        view.admit(task)
-        view.start(task, (fn, args, kwargs))
+        try:
+            view.admit(task)
+            view.start(task, (fn, args, kwargs))
+        except BaseException:  # Ctrl-C, or it is refused: nobody will see this future
+            if id(task) in view.pending and claim(task):
+                view.unregister(task)
+            raise
         return cast("Future[T]", view.show(task))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
-from functools import partial
+from operator import methodcaller
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -41,9 +41,9 @@ from futurechain.core.thread_state import current, wake_blocked
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.pool import PoolScheduler, fail, refuse
-from futurechain.executors.starting import SureThread
 from futurechain.executors.work_queue import WorkQueue
 from futurechain.future import ExecutorStage, Future
+from futurechain.interrupts import put_off
 
 __all__ = ["ThreadPoolExecutor"]
 
@@ -58,7 +58,7 @@ class ThreadScheduler(PoolScheduler):
     """The workers of one pool, and what they have to do."""
 
     starts_anywhere = True
-    __slots__ = ("begun", "broken", "fresh", "hired", "idle", "initializer", "most", "present", "threads")
+    __slots__ = ("begun", "broken", "fresh", "hired", "idle", "initializer", "most", "present", "threads", "wake")
 
     def __init__(self, name: str, most: int, initializer: Callable[[], object] | None) -> None:
         super().__init__(name)
@@ -75,6 +75,8 @@ class ThreadScheduler(PoolScheduler):
         """Those that have not left."""
         self.idle: list[Any] = []
         """A lock for each worker that waits for work: whoever takes one releases it."""
+        self.wake: Callable[[], object] = map(methodcaller("release"), iter(self.idle.pop, None)).__next__
+        """Do both, or raise IndexError: at once, since a Ctrl-C in between would leave that worker asleep for ever."""
         self.hired: int = 0
 
     def forget(self) -> None:
@@ -92,10 +94,9 @@ class ThreadScheduler(PoolScheduler):
             if watch.on:
                 watch.queued(task)
             (self.fresh if current.thread.within is None else self.begun).append(task)
-            idle = self.idle
-            if idle:
+            if self.idle:
                 try:
-                    idle.pop().release()  # what `staff` does, in place
+                    self.wake()  # what `staff` does, in place
                 except IndexError:
                     self._staff_if_possible()
             elif len(self.present) < self.most:
@@ -166,14 +167,12 @@ class ThreadScheduler(PoolScheduler):
     def staff(self) -> None:
         """Have a worker for what was just queued: an idle one, or a new one up to the limit."""
         try:
-            lock = self.idle.pop()
+            self.wake()
         except IndexError:
             if len(self.present) < self.most:
                 self._hire()
             else:
                 wake_blocked()
-        else:
-            lock.release()
 
     def substitute(self, futures: SimpleQueue[Any]) -> None:
         """Run what `futures` wait for and is queued here, until None comes: for a worker that cannot do it itself.
@@ -190,16 +189,16 @@ class ThreadScheduler(PoolScheduler):
     def _hire(self) -> None:
         """Start one more worker."""
         number, self.hired = self.hired, self.hired + 1
-        thread = SureThread(partial(_work, self), f"{self.name}_{number}")
-        try:
+        thread = threading.Thread(name=f"{self.name}_{number}", target=_work, args=(self,))
+        with put_off():
             self.threads.add(thread)
             self.present.add(thread)
-            thread.start()
-        except BaseException:
-            if thread.give_up():
+            try:
+                thread.start()
+            except BaseException:
                 self.threads.discard(thread)
                 self.leave(thread)
-            raise
+                raise
 
     def rest(self, lock: Any) -> bool:
         """Block until there may be work, with `lock`, which the worker has acquired; True if it is to leave."""
@@ -225,7 +224,7 @@ class ThreadScheduler(PoolScheduler):
     def finish(self) -> None:
         while self.idle:
             try:
-                self.idle.pop().release()
+                self.wake()
             except IndexError:
                 return
 

@@ -142,9 +142,14 @@ class _Runner(Handler):
         hop: Any = new_pending(ExecutorStage, None, home)
         hop._call = None
         hop._context = self.context.copy()  # the step itself runs in the one context of the run
-        home.register(hop)
-        attach(hop, _Refused(functools.partial(step, *args)))
-        home.start(hop, (step, args, {}))
+        try:
+            home.register(hop)
+            attach(hop, _Refused(functools.partial(step, *args)))
+            home.start(hop, (step, args, {}))
+        except BaseException:  # Ctrl-C: a shutdown must not wait for it
+            if claim(hop):
+                home.unregister(hop)
+            raise
 
     def start(self) -> None:
         """Take the first step."""
@@ -299,6 +304,8 @@ def _start(coroutine: Any, home: Scheduler) -> Future[Any]:
         return future
     except BaseException as error:  # Ctrl-C: nobody gets the future, and a shutdown must not wait for it
         runner._broken_off(error)
+        if coroutine.cr_frame is not None and not (coroutine.cr_running or coroutine.cr_suspended):
+            coroutine.close()  # it has not begun: without a warning
         raise
     finally:
         del runner, future  # no cycle: a traceback may keep this frame

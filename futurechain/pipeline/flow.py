@@ -76,6 +76,7 @@ class Flow:
         """Whether nothing will come in any more."""
         self.running: Running = Running(self.lock)
         self.enter: Callable[[Any, Iterable[Item]], None] = self.running.enter
+        self.watch: Callable[[Any, Iterable[Item], Callable[[Any], object]], None] = self.running.watch
         self.leave: Callable[[Any], None] = self.running.leave
         self.post: Callable[..., None] = self.running.post
         self._consumer: Future[None] | None = None

@@ -61,8 +61,7 @@ class Runners:
             if not issubclass(type(error), Exception):
                 raise
             return
-        self.flow.enter(task, self)
-        task.add_done_callback(self._left)
+        self.flow.watch(task, self, self._left)
 
     def work(self) -> None:
         """Run items until there are none, or the turn is over; the body of a task."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from futurechain.future import Future
@@ -36,6 +36,15 @@ class Running:
         if not wanted:
             cancel_all([key])
 
+    def watch(self, future: cf.Future[Any], items: Iterable[Item], done: Callable[[Any], object]) -> None:
+        """Enter `future`, and have `done` called when it is done, which has to let it leave."""
+        try:
+            self.enter(future, items)
+            future.add_done_callback(done)
+        except BaseException:  # Ctrl-C: nobody is to wait for it
+            self.leave(future)
+            raise
+
     def leave(self, key: Any) -> None:
         """Note that `key` touches its items no more."""
         with self._lock:
@@ -49,8 +58,12 @@ class Running:
     def post(self, job: Any, item: Item, *args: Any) -> None:
         """Run ``job(item, *args)`` on a callback thread."""
         key = object()
-        self.enter(key, (item,))
-        places.later(self._do, key, job, item, *args)
+        try:
+            self.enter(key, (item,))
+            places.later(self._do, key, job, item, *args)
+        except BaseException:  # as above
+            self.leave(key)
+            raise
 
     def _do(self, key: Any, job: Any, item: Item, *args: Any) -> None:
         try:

@@ -88,8 +88,7 @@ class LocalStation:
         except Exception as error:
             flow.post(self.refuse, item, Failure(error))
             return
-        flow.enter(task, (item,))
-        task.add_done_callback(self._left)
+        flow.watch(task, (item,), self._left)
 
     def resume(self, item: Item) -> None:
         """Run the step for `item`, and those after it as far as this thread may."""
@@ -163,10 +162,9 @@ class LocalStation:
 
     def _wait_for(self, inner: cf.Future[Any], item: Item, began: float, timeout: Timeout | None) -> None:
         """Go on when the future that the step has returned is done; no thread waits for it."""
-        self.flow.enter(inner, (item,))
         if timeout is not None:
             timeout.watch(inner)
-        inner.add_done_callback(partial(self._arrived, item, began, timeout))
+        self.flow.watch(inner, (item,), partial(self._arrived, item, began, timeout))
 
     def _arrived(self, item: Item, began: float, timeout: Timeout | None, inner: cf.Future[Any]) -> None:
         try:

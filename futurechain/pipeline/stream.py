@@ -59,7 +59,8 @@ class Stream(Generic[B]):
         self._low = 0
         """While the input is read: how many items may be held before one that is ready goes first."""
         self._progress = Progress(progress, total)
-        weakref.finalize(self, places.rescue, flow.close).atexit = False
+        self._finalizer = weakref.finalize(self, places.rescue, flow.close)
+        self._finalizer.atexit = False
 
     # -- the iterator -------------------------------------------------------------------------------------------------
 
@@ -299,6 +300,7 @@ class Stream(Generic[B]):
             self._state = state
         self._ready.clear()
         self._flow.close()
+        self._finalizer.detach()
         self._show()
         self._progress.close()
         self._input, self._items = None, ()

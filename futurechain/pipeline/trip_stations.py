@@ -135,9 +135,8 @@ class TripStation:
             if not issubclass(type(error), Exception):
                 raise
             return
-        flow.enter(future, items)
         deadline = None if self.stopped_after is None else Deadline(future, self.stopped_after)
-        future.add_done_callback(partial(self._back, items, sent, deadline))
+        flow.watch(future, items, partial(self._back, items, sent, deadline))
 
     def _count_sent(self, items: Sequence[Item], starts: list[int] | None) -> float:
         now, first = perf_counter(), self.flow.counters[self.span[0]]

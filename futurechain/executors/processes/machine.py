@@ -31,6 +31,7 @@ from futurechain.executors.processes.turnover import Options
 from futurechain.executors.processes.watcher import Inbox, Watcher
 from futurechain.executors.processes.wire import Bell
 from futurechain.executors.processes.worker import Start
+from futurechain.interrupts import put_off
 
 __all__ = ["Machine"]
 
@@ -236,7 +237,7 @@ class Machine:
 
     def _begin(self) -> None:
         if self.thread is None:
-            with self._starting:
+            with put_off(), self._starting:
                 if self.thread is None:
                     thread = threading.Thread(target=self._run, name=f"{self.name}-watcher")
                     thread.serves_everybody = True  # type: ignore[attr-defined]  # no user code runs on it

@@ -20,6 +20,7 @@ from futurechain.executors.processes.messages import Kind, Packer
 from futurechain.executors.processes.progress import Progress
 from futurechain.executors.processes.wire import Piece, Reader, Writer, frame
 from futurechain.executors.processes.worker import Start, main
+from futurechain.interrupts import let_through, put_off
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -192,11 +193,12 @@ def _interrupts_held(context: Any) -> Iterator[bool]:
         return
     if method == "spawn":
         resource_tracker.ensure_running()  # which would let the signal through, when it is started later
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield signal.SIGINT not in before
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with put_off():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield signal.SIGINT not in before
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _death_of(process: Any) -> int:
@@ -224,6 +226,7 @@ def _close(fd: int) -> None:
 
 
 def _after_fork_in_child() -> None:
+    let_through()
     while _our_ends:
         with suppress(OSError):
             os.close(_our_ends.pop())
