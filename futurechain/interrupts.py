@@ -10,16 +10,17 @@ a process, whose hooks hold locks: the one of `logging` for example.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["let_through", "put_off"]
+__all__ = ["put_off"]
 
 _waiting: list[Callable[..., object]] = []
-"""The handlers that are put off; a child that is forked meanwhile has them back at once."""
+"""The handlers that are put off, one in the other."""
 
 
 @contextmanager
@@ -30,27 +31,28 @@ def put_off() -> Iterator[None]:
         yield
         return
     came: list[Any] = []
-    if not _install(lambda *args: came.append(args)):
-        yield
-        return
     _waiting.append(handler)
+    _install(lambda *args: came.append(args))
     try:
         yield
     finally:
-        let_through()
+        _install(handler)
+        _waiting.pop()
         if came:
             handler(*came[0])
 
 
-def let_through() -> None:
-    """Install the handler again that was put off, if one was: in a forked child, too."""
-    if _waiting:
-        _install(_waiting.pop())
-
-
-def _install(handler: Callable[..., object]) -> bool:
-    try:
+def _install(handler: Callable[..., object]) -> None:
+    with suppress(ValueError):  # in another interpreter than the main one, which hears of no signals
         signal.signal(signal.SIGINT, handler)
-    except ValueError:  # in another interpreter than the main one, which hears of no signals
-        return False
-    return True
+
+
+def _begin_anew() -> None:
+    """Install the handler again that was put off, in a forked child, which is in no such block."""
+    if _waiting:
+        _install(_waiting[0])
+        _waiting.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 
 import pytest
 
 import guard
 from futurechain import ProcessPoolExecutor
+from futurechain.interrupts import put_off
 from interrupts import LIBRARY, PROGRAMS, ByPlace, count_places, go_through
 
 SAMPLE = 12
@@ -121,6 +125,42 @@ def _expect_no_children_but(others, place):
     while left := {*multiprocessing.active_children()} - {*others}:
         assert time.monotonic() < end, (place, left)
         time.sleep(0.002)
+
+
+def test_putting_ctrl_c_off():
+    """It is raised at the end of the block, once; what is in the block has ended. Blocks may be in each other."""
+    done = []
+    for depth in (1, 2):
+        with pytest.raises(KeyboardInterrupt), contextlib.ExitStack() as stack:
+            for _ in range(depth):
+                stack.enter_context(put_off())
+            signal.raise_signal(signal.SIGINT)
+            done.append(depth)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert done == [1, 2]
+
+
+def test_nothing_is_put_off_where_nobody_handles_it(monkeypatch):
+    """An ignored Ctrl-C stays ignored; in another thread nothing is changed."""
+    seen = []
+    monkeypatch.setattr(signal, "signal", seen.append)
+    thread = threading.Thread(target=put_off().__enter__)
+    thread.start()
+    thread.join()
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_IGN)
+    with put_off():
+        pass
+    assert seen == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="here no process is forked")
+def test_a_forked_child_does_not_put_it_off():
+    """It has the handler of the program, and none of the blocks."""
+    with put_off(), put_off():
+        pid = os.fork()
+        if not pid:
+            os._exit(0 if signal.getsignal(signal.SIGINT) is signal.default_int_handler else 1)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 FIRST_USES = {

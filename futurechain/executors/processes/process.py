@@ -20,7 +20,7 @@ from futurechain.executors.processes.messages import Kind, Packer
 from futurechain.executors.processes.progress import Progress
 from futurechain.executors.processes.wire import Piece, Reader, Writer, frame
 from futurechain.executors.processes.worker import Start, main
-from futurechain.interrupts import let_through, put_off
+from futurechain.interrupts import put_off
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -226,7 +226,6 @@ def _close(fd: int) -> None:
 
 
 def _after_fork_in_child() -> None:
-    let_through()
     while _our_ends:
         with suppress(OSError):
             os.close(_our_ends.pop())
