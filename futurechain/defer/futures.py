@@ -76,8 +76,9 @@ class Share:
         return None if self.takes else outcome
 
     def __del__(self) -> None:
-        if self.future is not None and not self.future.done():
-            rescue(partial(_lose, self.future))
+        future = getattr(self, "future", None)  # a Ctrl-C may have come before there was one
+        if future is not None and not future.done():
+            rescue(partial(_lose, future))
 
 
 def _lose(future: Any) -> None:

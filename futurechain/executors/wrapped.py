@@ -251,7 +251,7 @@ class _Arrival:
         self._scheduler.arrive(stage, foreign, self._source)
 
     def __del__(self) -> None:
-        if self._stage is not None:
+        if getattr(self, "_stage", None) is not None:  # a Ctrl-C may have come before there was one
             unobserved.rescue(partial(self._scheduler.lose, self._stage))
 
 

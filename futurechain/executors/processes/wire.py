@@ -234,5 +234,6 @@ class Bell:
         self._rung = False
 
     def __del__(self) -> None:
-        os.close(self.fd)
-        os.close(self._rope)
+        if hasattr(self, "_rope"):  # no Ctrl-C came before that
+            os.close(self.fd)
+            os.close(self._rope)
