@@ -304,8 +304,8 @@ def _start(coroutine: Any, home: Scheduler) -> Future[Any]:
         return future
     except BaseException as error:  # Ctrl-C: nobody gets the future, and a shutdown must not wait for it
         runner._broken_off(error)
-        if coroutine.cr_frame is not None and not (coroutine.cr_running or coroutine.cr_suspended):
-            coroutine.close()  # it has not begun: without a warning
+        if type(coroutine) is types.CoroutineType and not (coroutine.cr_running or coroutine.cr_suspended):
+            coroutine.close()  # it has not begun, or has ended: without a warning
         raise
     finally:
         del runner, future  # no cycle: a traceback may keep this frame
