@@ -531,9 +531,9 @@ def count_places(name: str) -> int:
     return counter.seen
 
 
-def go_through(name: str, stride: int = 1, report: Callable[[str], object] = str) -> Row:
-    """Interrupt a program at every place, or every so many."""
-    body, verdicts, number = PROGRAMS[name], [], 1
+def go_through(name: str, stride: int = 1, report: Callable[[str], object] = str, first: int = 1) -> Row:
+    """Interrupt a program at every place, or every so many from the first on."""
+    body, verdicts, number = PROGRAMS[name], [], first
     while True:
         interruption = ByPlace(number, folders(name))
         verdict = run_once(body, interruption)
