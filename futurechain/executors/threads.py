@@ -27,6 +27,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
+from contextlib import suppress
 from contextvars import copy_context
 from operator import methodcaller
 from queue import SimpleQueue
@@ -191,8 +192,8 @@ class ThreadScheduler(PoolScheduler):
         number, self.hired = self.hired, self.hired + 1
         thread = threading.Thread(name=f"{self.name}_{number}", target=_work, args=(self,))
         with put_off():
+            self.present.add(thread)  # first: the pool is not over before it leaves
             self.threads.add(thread)
-            self.present.add(thread)
             try:
                 thread.start()
             except BaseException:
@@ -235,7 +236,8 @@ class ThreadScheduler(PoolScheduler):
                 self.staff()  # an interrupt may have kept what was queued from being given a worker
             self.wait()
             for thread in tuple(self.threads):
-                thread.join()
+                with suppress(RuntimeError):  # it is just being started, for nothing
+                    thread.join()
 
     def break_down(self) -> None:
         """Fail everything: the initializer failed."""
