@@ -133,9 +133,15 @@ def release_all(sources: Iterable[Any], child: Any) -> Iterator[Any]:
 
 
 def _claim_to_cancel(future: Any) -> bool:
-    """Claim `future`, unless it runs, and whoever runs it does not stop when asked."""
+    """Claim `future`, unless it runs, and whoever runs it does not stop when asked.
+
+    Whether it runs, and whose it is, is told by two lists, one after the other. Should its handler run between these
+    looks, and return a future, it waits again, and is found by a second look. A handler runs but once.
+    """
     stop = getattr(source_of(future), "stop", None)
-    return (not future.running() if stop is None else bool(stop())) and claim(future)
+    if stop is not None:
+        return bool(stop()) and (claim(future) or claim(future))
+    return (not future.running() and claim(future)) or (not future.running() and claim(future))
 
 
 def expire(target: weakref.ref[Any], failure: Failure) -> None:
