@@ -531,9 +531,11 @@ def count_places(name: str) -> int:
     return counter.seen
 
 
-def go_through(name: str, stride: int = 1, report: Callable[[str], object] = str, first: int = 1) -> Row:
-    """Interrupt a program at every place, or every so many from the first on."""
-    body, verdicts, number = PROGRAMS[name], [], first
+def go_through(
+    name: str, stride: int = 1, report: Callable[[str], object] = str, chance: random.Random | None = None
+) -> Row:
+    """Interrupt a program at every place, or every so many; on average, if there is a `chance`."""
+    body, verdicts, number = PROGRAMS[name], [], 1
     while True:
         interruption = ByPlace(number, folders(name))
         verdict = run_once(body, interruption)
@@ -542,7 +544,7 @@ def go_through(name: str, stride: int = 1, report: Callable[[str], object] = str
         verdicts.append(verdict)
         if verdict.lost:
             report(interruption.place)
-        number += stride
+        number += stride if chance is None else chance.randint(1, 2 * stride - 1)
 
 
 def _row(name: str, verdicts: list[Verdict]) -> Row:

@@ -54,14 +54,14 @@ def test_ctrl_c_by_the_clock():
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if name != "by hand"])
 @pytest.mark.timeout(600)
 def test_ctrl_c_at_many_places(name, quiet):
-    """The same at some hundreds of places, others in each run, of which one in twenty may lose something.
+    """The same at some hundreds of places, others in each run, of which one in ten may lose something.
 
     ``python -m tests.interrupts --places`` goes through all of them, which takes a quarter of an hour.
     """
     places, stride = [], 1 + count_places(name) // 250
-    row = go_through(name, stride, places.append, first=random.randint(1, stride))
+    row = go_through(name, stride, places.append, random.Random())
     assert row.locked == 0
-    assert row.rate <= BOUND, sorted(set(places))
+    assert row.rate <= 2 * BOUND, sorted(set(places))
 
 
 def test_ctrl_c_in_a_handler_comes_out():

@@ -24,6 +24,24 @@ def test_no_order_of_events_breaks_a_promise(shape):
     assert not runner.found, "\n".join(map(repr, runner.found[:3]))
 
 
+@pytest.mark.parametrize("settle", ["set_result", "set_exception"])
+def test_a_stage_that_begins_to_wait_while_it_is_given_up(settle):
+    """It is cancelled, in all orders with one interruption."""
+    with Runner() as runner:
+        runner.exhaust(Case.parse(f"cleanup(then): cancel_last | {settle}"))
+    assert not runner.found, "\n".join(map(repr, runner.found[:3]))
+
+
+def test_an_entry_that_comes_when_its_stage_was_cancelled_is_taken_back():
+    """Each thread is interrupted once: while it attaches, and while it cancels."""
+    chance, case = random.Random(1), Case.parse("waiting(): catch | cancel_root")
+    with Runner() as runner:
+        for _ in range(share(6000)):
+            moments = [chance.randrange(60, 110), chance.randrange(280, 340), chance.randrange(100, 300)]
+            runner.run(case, [*zip((0, 1, 0), moments, strict=True), (1, NEVER)])
+    assert not runner.found, "\n".join(map(repr, runner.found[:3]))
+
+
 # -- the machine ------------------------------------------------------------------------------------------------------
 
 

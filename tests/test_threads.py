@@ -585,6 +585,21 @@ def test_green_threads(library):
     assert (run.stdout, run.stderr) == ("[None]\n", "")
 
 
+def test_who_blocks_hands_over_what_it_was_to_carry_on_with():
+    """Although what it waits for, which another thread settles, is not known to depend on that."""
+    with ThreadPoolExecutor(2) as pool:
+        go, settled_elsewhere = threading.Event(), Future()
+        task = pool.submit(go.wait, 10)
+        carried = task.then(lambda _: "carried")
+        carried.add_done_callback(settled_elsewhere.set_result)
+        waiting = task.addCallback(lambda _: settled_elsewhere.result(5).result(0))
+        go.set()
+        try:
+            assert waiting.result(10) == "carried"
+        finally:
+            carried.cancel()
+
+
 def test_shutdown_waits_for_a_worker_that_is_being_started(monkeypatch):
     """However long that takes."""
     gate, ended = threading.Event(), []

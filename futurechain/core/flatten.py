@@ -269,6 +269,8 @@ def pin(stage: Any) -> None:
         entry = TakeOver(stage)  # beside the weak one: an edge once published stays in sight
         if not attach(inner, entry):
             _settle_later(entry._fire(inner, inner._outcome, current.thread))
+        elif type(stage._outcome) is not Pending:  # a second look: who cancelled it may have come before our entry
+            detach(inner, stage)
 
 
 # -- rings ------------------------------------------------------------------------------------------------------------
