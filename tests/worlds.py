@@ -154,8 +154,9 @@ class World:
         if future is None:
             return
         self.cancels.append(name)
+        ran = self.root.running()  # another thread may be in the middle of it, and end that before we look again
         said = future.cancel()
-        self.left_running = self.left_running or self.root.running()
+        self.left_running = self.left_running or ran or self.root.running()
         if said and (inner := self.futures.get("inner")) is not None and inner.done():
             self.came_late = True
         if said and not future.cancelled():
