@@ -6,7 +6,7 @@ those who wait, hands the next stage over if that can be done without user code,
 thread. And the worker does not share our memory: so what handles errors and cleans up, which is mostly a closure over
 a lock, a default or a logger, runs here, on a callback thread, while the chain stays on the pool.
 
-``jobs`` holds what callback threads still have to do for the pool; it is not over before.
+``jobs`` holds what is being delivered, and what callback threads still have to do for the pool; it is not over before.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class OutOfProcess(PoolScheduler):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.jobs: dict[int, Job] = {}
+        self.jobs: dict[int, Any] = {}
 
     # -- what a pool defines --------------------------------------------------------------------------------------
 
@@ -125,12 +125,13 @@ class OutOfProcess(PoolScheduler):
             return
         if type(outcome) is Failure:
             annotate(outcome.value, stage)
-        job = Job(self, lambda: run_dependents(stage))  # before the stage is published: a shutdown waits for it, too
+        key = id(stage)
+        self.jobs[key] = stage  # before the stage is published: a shutdown waits for it, too
         self.publish(stage, outcome)
-        if wake_waiting(stage) or self._hand_over(stage):
-            job.end()
-        else:
-            callback_threads.post(job)
+        if not (wake_waiting(stage) or self._hand_over(stage)):
+            callback_threads.post(Job(self, lambda: run_dependents(stage)))
+        self.jobs.pop(key, None)  # a fork may have emptied it
+        self.end_if_over()
 
     def publish(self, future: Any, outcome: Any) -> None:
         """Let everybody see the outcome of a future that the caller owns; what is attached meanwhile is inside work."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from futurechain.executors.processes.leases import Receiver
 from futurechain.executors.processes.light import NotLight, load_light
 from futurechain.executors.processes.messages import (
+    TIMES,
     Opened,
     Status,
     Times,
@@ -19,7 +20,7 @@ from futurechain.executors.processes.trips import Item, Job, Report
 from futurechain.executors.processes.wire import Frame
 from futurechain.executors.travel import cannot_come_back, cannot_travel
 
-__all__ = ["Answer", "deliver", "deliver_all", "deliver_light", "open_answers", "unsendable"]
+__all__ = ["Answer", "Arrival", "deliver", "deliver_all", "deliver_light", "open_answers", "short_answer", "unsendable"]
 
 
 _STATUS = {int(status): status for status in Status}
@@ -34,6 +35,10 @@ class Answer(NamedTuple):
     """The result or the exception."""
     texts: tuple[str, str] | None
     """For an error: what it is, and its traceback."""
+
+
+Arrival: TypeAlias = tuple[Item, Answer, Report]
+"""An answer, and to what."""
 
 
 def open_answers(frame: Frame, receiver: Receiver) -> list[Answer]:
@@ -51,8 +56,13 @@ def open_answers(frame: Frame, receiver: Receiver) -> list[Answer]:
     return answers
 
 
+def short_answer(payload: memoryview) -> Answer:
+    """Return the answer in a short message."""
+    return Answer(Status.VALUE, Times(*TIMES.unpack_from(payload)), Opened(payload[TIMES.size :], []), None)
+
+
 def deliver_all(
-    answered: Sequence[tuple[Item, Answer, Report]], place: str, elsewhere: Callable[[Callable[[], object]], object]
+    answered: Sequence[Arrival], place: str, elsewhere: Callable[[Callable[[], object]], object]
 ) -> None:
     """Give each job its result or error; what may run anybody's code for that is done elsewhere."""
     heavy = []

@@ -66,6 +66,9 @@ class Backlog:
 
     def next(self) -> Trip | None:
         """Take out the first trip that is packed; have those before it packed."""
+        first = self._queue.first()
+        if first is not None and first.is_packed() and not first.packing:  # most are so
+            return self._queue.pop_first()
         for number, trip in enumerate(self._queue):
             if trip.is_packed() and not trip.packing:
                 self._queue.remove(trip)

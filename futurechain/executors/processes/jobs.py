@@ -23,17 +23,23 @@ __all__ = ["ProcessScheduler", "StageJob"]
 class StageJob:
     """A task or stage, as the machine sees it; to the stage, what it waits for."""
 
-    __slots__ = ("_call", "_scheduler", "_stage", "begun", "is_running", "item", "name")
+    __slots__ = ("_call", "_named", "_scheduler", "_stage", "begun", "is_running", "item")
 
     def __init__(self, scheduler: ProcessScheduler, stage: Any, call: Call, *, begun: bool) -> None:
         self._scheduler = scheduler
         self._stage = stage
         self._call: Call | None = call
         self.begun: bool = begun
-        self.name: str = label(call[0])
+        fn = call[0]
+        self._named: Any = fn if type(fn) is types.FunctionType else label(fn)
         self.is_running: bool = False
         self.item: Item | None = None
         """What stands for it in the machine, once it is there."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages; to find that runs nobody's code."""
+        return label(self._named) if type(self._named) is types.FunctionType else str(self._named)
 
     # -- to the machine -----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import copyreg
 import enum
 import pickle
+import struct
 import traceback
+import types
 from collections import ChainMap
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import _RemoteTraceback as RemoteTraceback
@@ -19,10 +21,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from futurechain.executors.processes.leases import Receiver
 from futurechain.executors.processes.shared_memory import Block, Handle, Sender, is_available
-from futurechain.executors.processes.wire import Piece
+from futurechain.executors.processes.wire import JOINED, Piece
 
 __all__ = [
-    "Kind", "Layout", "Opened", "Packer", "Parcel", "Status", "Times", "describe_error", "open_parcel",
+    "TIMES", "Kind", "Layout", "Opened", "Packer", "Parcel", "Status", "Times", "describe_error", "open_parcel",
     "with_remote_traceback",
 ]  # fmt: skip
 
@@ -45,6 +47,10 @@ class Kind(enum.IntEnum):
     """The worker could not start: the reason, as a text."""
     ANSWER = 6
     """How the calls of a trip have ended, as far as they were made."""
+    CALL = 7
+    """A trip of one call, all of it in the stream of its parcel."""
+    VALUE = 8
+    """How that has ended: `TIMES`, and a value, all of it in the stream of its parcel."""
 
 
 class Status(enum.IntEnum):
@@ -71,6 +77,10 @@ class Times(NamedTuple):
     """The function had returned or raised."""
 
 
+TIMES = struct.Struct("<3d")
+"""`Times` in a short message."""
+
+
 class Parcel:
     """A packed object."""
 
@@ -82,6 +92,12 @@ class Parcel:
         self.blocks: Sequence[Block] = blocks
         self.size: int = sum(map(len, pieces)) + (sum(block.size for block in blocks) if blocks else 0)
         """How much memory it takes."""
+
+    def short(self) -> bytes | None:
+        """Return its stream, if there is nothing else in it, and a copy of that costs less than to send it apart."""
+        if self.blocks or self.layout[1] or self.size >= JOINED:
+            return None
+        return b"".join(self.pieces)
 
     def inlined(self) -> Parcel:
         """Return the same with nothing in shared memory; its blocks stay to be dropped by the caller."""
@@ -130,7 +146,7 @@ class Packer:
 
     def pack(self, value: object) -> Parcel:
         """Pickle `value`; raises what its parts raise when they are pickled."""
-        if type(value) in _ATOMS:  # the shorter way pays: most small results are such
+        if _is_light(value):
             data = pickle.dumps(value, 5)
             return Parcel((len(data), ()), (data,), ())
         share, buffers = self._share, list[Any]()
@@ -187,6 +203,28 @@ class Packer:
 
 
 _ATOMS = frozenset({int, float, bool, type(None)})
+_NAMED = frozenset({types.FunctionType, type})
+"""What is always pickled by its name."""
+_SHORT = 1 << 14
+
+
+def _is_light(value: object) -> bool:
+    """Tell whether a plain ``pickle.dumps`` does the same; it pays, since most small calls and results are such."""
+    if type(value) in _ATOMS:
+        return True
+    if type(value) is not tuple or len(value) != 3 or type(value[0]) not in _NAMED or value[2]:
+        return _is_short_text(value)
+    args = value[1]
+    if type(args) is not tuple or type(value[2]) is not dict:
+        return False
+    for one in args:
+        if type(one) not in _ATOMS and not _is_short_text(one):
+            return False
+    return True
+
+
+def _is_short_text(value: object) -> bool:
+    return type(value) in (str, bytes) and len(value) < _SHORT  # type: ignore[arg-type]
 
 
 class _Pieces:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from futurechain.executors.processes.leases import Receiver
 from futurechain.executors.processes.messages import Kind, Packer
 from futurechain.executors.processes.progress import Progress
-from futurechain.executors.processes.wire import Piece, Reader, Writer, frame
+from futurechain.executors.processes.wire import Piece, Reader, Writer, frame, short_frame
 from futurechain.executors.processes.worker import Start, main
 from futurechain.interrupts import put_off
 
@@ -134,6 +134,8 @@ class WorkerProcess:
             MemoryError: as above.
         """
         parcels = [item.parcel for item in trip.items if item.parcel is not None]
+        if len(parcels) == 1 and (stream := parcels[0].short()) is not None:  # most are so
+            return short_frame(Kind.CALL, stream)
         for parcel in parcels:
             for block in parcel.blocks:
                 block.holder = self

@@ -47,10 +47,15 @@ class Staff:
             while self._slots:
                 self._try_to_hire()
             return
-        try:
-            self._tokens.pop()
-        except IndexError:
+        if not self._knows_of_idle() and self._slots:
             self._try_to_hire()
+
+    def _knows_of_idle(self) -> bool:
+        """Take a token, if there is one."""
+        try:
+            return bool(self._tokens) and self._tokens.pop() is None
+        except IndexError:  # somebody else was faster
+            return False
 
     def prepare_early(self) -> None:
         """Have what `prepare` cannot start any more once the interpreter ends: forked workers.

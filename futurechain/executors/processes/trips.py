@@ -32,10 +32,13 @@ class Report(NamedTuple):
 class Job(Protocol):
     """What a caller wants to have done. None of this may raise."""
 
-    name: str
-    """What it is called in messages."""
     begun: bool
     """Whether it belongs to begun work, which goes first."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        ...
 
     def call(self) -> Call:
         """Return the function and its arguments."""
@@ -196,6 +199,16 @@ class Queue:
                 self.size -= trip.size
                 return True
         return False
+
+    def first(self) -> Trip | None:
+        """Return the first one, if there is any."""
+        return next(iter(self._begun or self._fresh), None)
+
+    def pop_first(self) -> Trip:
+        """Take out the first one."""
+        trip, _ = (self._begun or self._fresh).popitem(last=False)
+        self.size -= trip.size
+        return trip
 
     def resize(self, trip: Trip) -> None:
         """Take note that one of them was packed."""

@@ -19,7 +19,7 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any, TypeAlias
 
-from futurechain.executors.processes.answers import Answer, deliver_all, open_answers
+from futurechain.executors.processes.answers import Answer, Arrival, deliver_all, open_answers, short_answer
 from futurechain.executors.processes.backlog import Backlog
 from futurechain.executors.processes.messages import Kind, Packer
 from futurechain.executors.processes.process import Phase, WorkerProcess
@@ -54,6 +54,8 @@ class Watcher:
         self._any_ready = False
         """Whether any worker was ever ready. Before, those that start get their first trip already."""
         self._sweeper = Sweeper()
+        self._arrived: list[Arrival] = []
+        """Results that nobody was told of yet."""
 
     @property
     def reason(self) -> str | None:
@@ -64,19 +66,26 @@ class Watcher:
 
     def run(self) -> None:
         """Watch until the pool was closed, everything is done and all workers have ended."""
-        while not self._is_over():
-            for worker, has_ended, event in self.roster.wait(0 if self._inbox else self._sweeper.due, self._read_inbox):
-                if has_ended:
-                    self._ended(worker)
-                else:
-                    self._news(worker, event)
-            self._read_inbox()
-            self._take_back()
-            self._feed()
-            self.roster.kill_overdue()
-            self._sweeper.sweep(self._memory)
-            if self._closing and not self.backlog and self.reason is None:
-                self.turnover.dismiss()
+        try:
+            while not self._is_over():
+                self._look_around()
+        finally:
+            self._tell_arrived()
+
+    def _look_around(self) -> None:
+        for worker, has_ended, event in self.roster.wait(0 if self._inbox else self._sweeper.due, self._read_inbox):
+            if has_ended:
+                self._ended(worker)
+            else:
+                self._news(worker, event)
+        self._tell_arrived()
+        self._read_inbox()
+        self._take_back()
+        self._feed()
+        self.roster.kill_overdue()
+        self._sweeper.sweep(self._memory)
+        if self._closing and not self.backlog and self.reason is None:
+            self.turnover.dismiss()
 
     def tell(self, act: Callable[[Any], object], argument: Any) -> None:
         """Have ``act(argument)`` called in the watching thread; from any thread."""
@@ -258,7 +267,9 @@ class Watcher:
             self._hear(worker, frames.popleft())
 
     def _hear(self, worker: WorkerProcess, frame: Frame) -> None:
-        if frame.kind == Kind.ANSWER and worker.trip is not None:
+        if frame.kind == Kind.VALUE and worker.trip is not None:
+            self._returned(worker, worker.trip, frame.payload)
+        elif frame.kind == Kind.ANSWER and worker.trip is not None:
             self._answered(worker, worker.trip, frame)
         elif frame.kind == Kind.INLINE and worker.trip is not None:
             self._inline(worker, worker.trip)
@@ -298,14 +309,29 @@ class Watcher:
         worker.tasks += len(done)
         if rest:
             self.backlog.push_front([trip.split_off(rest)])
-        if worker.phase is Phase.BUSY:
-            self._is_free(worker)
-        self._feed()  # before anything is told: a worker is idle before its task is known to be done
-        answered = [
+        self._go_on(worker)
+        self._arrived += [
             (item, answer, Report(worker.pid, answer.times, item.packing, trip.sent))
             for item, answer in zip(done, answers, strict=True)
         ]
-        deliver_all(answered, self._options.name, self._options.elsewhere)
+
+    def _returned(self, worker: WorkerProcess, trip: Trip, payload: memoryview | None) -> None:
+        """A value has come in a short message, for the only call of a trip: what `_answered` does, in place."""
+        (item,) = trip.items
+        worker.trip = trip.worker = None
+        worker.tasks += 1
+        self._go_on(worker)
+        if payload is None:
+            item.job.fail(MemoryError("no memory for the result of a worker"), None)
+            return
+        answer = short_answer(payload)
+        self._arrived.append((item, answer, Report(worker.pid, answer.times, item.packing, trip.sent)))
+
+    def _tell_arrived(self) -> None:
+        """Tell the results that have come: when all that is there was read, so that who waits is woken once."""
+        if self._arrived:
+            arrived, self._arrived = self._arrived, []
+            deliver_all(arrived, self._options.name, self._options.elsewhere)
 
     def _open(self, worker: WorkerProcess, trip: Trip, frame: Frame) -> list[Answer] | None:
         """Return what a worker has answered; None if that is still to come."""
@@ -329,6 +355,21 @@ class Watcher:
             worker.tasks = worker.tasks if worker.progress is None else worker.progress.read()
             return []
 
+    def _go_on(self, worker: WorkerProcess) -> None:
+        """Give `worker`, whose trip is done, the next one.
+
+        That comes before anything is told: a worker is idle before its task is known to be done.
+        """
+        begun, fresh = self.backlog.lanes
+        if worker.phase is Phase.BUSY:
+            if (begun or fresh) and self._options.max_tasks is None and (trip := self.backlog.next()) is not None:
+                worker.phase = Phase.IDLE
+                self._send(worker, trip)
+                self.backlog.pack_ahead()
+                return
+            self._is_free(worker)
+        self._feed()
+
     def _is_free(self, worker: WorkerProcess) -> None:
         """`worker` has nothing to do; it leaves, if it has made its number of calls."""
         if self._options.max_tasks is not None and worker.tasks >= self._options.max_tasks:
@@ -348,4 +389,5 @@ class Watcher:
         phase, worker.phase = worker.phase, Phase.LEAVING  # whatever it says now, it gets nothing more
         if self.roster.is_heard(worker):
             self._read(worker)
+            self._tell_arrived()
         self.turnover.ended(worker, phase)

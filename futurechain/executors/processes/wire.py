@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
-__all__ = ["Bell", "Frame", "Piece", "Reader", "Writer", "frame", "open_body"]
+__all__ = ["Bell", "Frame", "Piece", "Reader", "Writer", "frame", "open_body", "short_frame"]
 
 Piece: TypeAlias = bytes | bytearray | memoryview
 """A stretch of bytes that is written as it stands, without being copied together with others."""
@@ -45,8 +45,15 @@ def frame(kind: int, header: Any = (), payload: Iterable[Piece] = ()) -> list[Pi
     return [b"".join(pieces)] if body < JOINED else pieces
 
 
+def short_frame(kind: int, payload: bytes) -> list[Piece]:
+    """Return the only piece of a message that has no header."""
+    return [HEAD.pack(len(payload), kind, 0) + payload]
+
+
 def open_body(kind: int, body: memoryview, header_size: int) -> Frame:
     """Return the message with that body."""
+    if not header_size:
+        return Frame(kind, (), body)
     return Frame(kind, marshal.loads(body[:header_size]), body[header_size:])  # noqa: S302  # our own bytes
 
 
@@ -81,6 +88,11 @@ class Reader:
         else:
             piece = os.read(self._fd, CHUNK)
             count, more = len(piece), len(piece) == CHUNK
+            if self._head is None and not self._rest and count >= HEAD.size:
+                size, kind, header_size = _checked(HEAD.unpack_from(piece))
+                if HEAD.size + size == count:  # most messages come whole, and alone
+                    self.frames.append(open_body(kind, memoryview(piece)[HEAD.size :], header_size))
+                    return more
         if not count:
             raise EOFError
         self._take(memoryview(self._rest + piece) if self._rest else memoryview(piece))

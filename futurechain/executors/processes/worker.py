@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from futurechain.executors.processes.leases import Receiver
 from futurechain.executors.processes.messages import (
+    TIMES,
     Kind,
     Layout,
     Opened,
@@ -32,7 +33,7 @@ from futurechain.executors.processes.messages import (
 )
 from futurechain.executors.processes.progress import Progress
 from futurechain.executors.processes.shared_memory import IDLE_SECONDS, Unopened
-from futurechain.executors.processes.wire import Frame, Piece, Reader, Writer, frame
+from futurechain.executors.processes.wire import Frame, Piece, Reader, Writer, frame, short_frame
 
 __all__ = ["Start", "main"]
 
@@ -135,7 +136,9 @@ class _Worker:
     def serve(self) -> None:
         """Do what the parent wants, until that is nothing more."""
         while (received := self._next()) is not None:
-            if received.kind == Kind.TRIP:
+            if received.kind == Kind.CALL:
+                self._make_one(received.payload)
+            elif received.kind == Kind.TRIP:
                 self._make(received)
             elif received.kind == Kind.INLINE:
                 self._packer.stop_sharing()
@@ -165,6 +168,15 @@ class _Worker:
         self._receiver.give_back()
         if self._packer.sender is not None:
             self._packer.sender.give_back()
+
+    def _make_one(self, stream: Any) -> None:
+        """Make the call of a short message; a value goes back in one, too, if it can."""
+        outcome = self._call([Opened(stream, [])], perf_counter())
+        value = outcome.parcel.short() if outcome.status is Status.VALUE else None
+        if value is None:
+            self._answer([outcome])
+        elif not self._writer.send(short_frame(Kind.VALUE, TIMES.pack(*outcome.times) + value)):
+            self._writer.flush()
 
     def _make(self, received: Frame) -> None:
         """Make the calls of a trip, as far as its time goes."""
