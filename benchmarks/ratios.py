@@ -271,10 +271,10 @@ def rows(scale: float = 1.0) -> list[Row]:
         *traced(sized(1000)),
         imports("import futurechain", "import futurechain", "import concurrent.futures.thread", {STANDARD: 1.3}),
         imports(
-            "from ... import ThreadPoolExecutor",
-            "from futurechain import ThreadPoolExecutor",
-            "from concurrent.futures import ThreadPoolExecutor",
-            {},
+            "from ... import both pools",
+            "from futurechain import ProcessPoolExecutor, ThreadPoolExecutor",
+            "from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor",
+            {STANDARD: 1.3},
         ),
     ]
 

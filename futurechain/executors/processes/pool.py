@@ -21,10 +21,6 @@ from futurechain.core.attaching import MISSING
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.pool import new_name
-from futurechain.executors.processes.jobs import ProcessScheduler
-from futurechain.executors.processes.machine import Machine
-from futurechain.executors.processes.turnover import Options
-from futurechain.executors.processes.worker import Start
 from futurechain.future import Future
 
 __all__ = ["ProcessPoolExecutor"]
@@ -86,6 +82,12 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         share: int | None = MEGABYTE,
         cancel_on_error: bool = False,
     ) -> None:
+        # When the first pool is made: to import the machine costs as much as all the rest.
+        from futurechain.executors.processes.jobs import ProcessScheduler
+        from futurechain.executors.processes.machine import Machine
+        from futurechain.executors.processes.turnover import Options
+        from futurechain.executors.processes.worker import Start
+
         _check_system()
         limit = _checked_workers(max_workers)
         if initializer is not None and not callable(initializer):

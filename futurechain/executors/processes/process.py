@@ -12,7 +12,6 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from futurechain.executors.processes.leases import Receiver
@@ -194,6 +193,8 @@ def _interrupts_held(context: Any) -> Iterator[bool]:
         yield False
         return
     if method == "spawn":
+        from multiprocessing import resource_tracker
+
         resource_tracker.ensure_running()  # which would let the signal through, when it is started later
     with put_off():
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

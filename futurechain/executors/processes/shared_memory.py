@@ -33,7 +33,6 @@ import os
 import weakref
 from collections.abc import Iterable, Sequence
 from itertools import count
-from pathlib import Path
 from time import monotonic
 from typing import Any, TypeAlias
 
@@ -60,7 +59,7 @@ class Unopened(Exception):  # noqa: N818  # a condition that is dealt with, not 
 
 def is_available() -> bool:
     """Tell whether this system has what blocks are made of."""
-    return hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir()
+    return hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
 
 
 def descriptors_to_spare() -> int:
