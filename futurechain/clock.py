@@ -38,14 +38,13 @@ FOREVER = math.inf
 
 
 class Timer:
-    """A pending call; made by `call_later`."""
+    """A pending call; clocks make it, and fill it in."""
 
     __slots__ = ("_call", "deadline")
 
-    def __init__(self, deadline: float, call: tuple[Callable[..., object], tuple[Any, ...]]) -> None:
-        self.deadline: float = deadline
-        """When it is due, in seconds of its clock."""
-        self._call = [call]
+    deadline: float
+    """When it is due, in seconds of its clock."""
+    _call: list[tuple[Callable[..., object], tuple[Any, ...]]]
 
     def cancel(self) -> bool:
         """Withdraw the timer; True if it will not fire any more because of this call."""
@@ -102,9 +101,12 @@ class Clock:
         Returns:
             The timer, which can be withdrawn.
         """
-        timer = Timer(monotonic() + seconds, (fn, args))
-        self._inbox.append(timer)
-        if timer.deadline < self._until or len(self._inbox) > self._limit:
+        timer = Timer()
+        timer.deadline = deadline = monotonic() + seconds
+        timer._call = [(fn, args)]
+        inbox = self._inbox
+        inbox.append(timer)
+        if deadline < self._until or len(inbox) > self._limit:
             self._nudge()
         return timer
 
@@ -160,10 +162,10 @@ class Clock:
         with suppress(IndexError):
             while True:
                 timer = self._inbox.popleft()
-                if timer.is_pending():
+                if timer._call:
                     heapq.heappush(heap, (timer.deadline, next(self._numbers), timer))
         if len(heap) > self._limit:
-            heap[:] = [entry for entry in heap if entry[2].is_pending()]
+            heap[:] = [entry for entry in heap if entry[2]._call]
             heapq.heapify(heap)
         self._limit = max(FEW, 2 * len(heap))
 

@@ -69,7 +69,8 @@ class ManualClock:
             >>> clock.advance(60)
             a minute
         """
-        timer = Timer(self._now + seconds, (fn, args))
+        timer = Timer()
+        timer.deadline, timer._call = self._now + seconds, [(fn, args)]
         heapq.heappush(self._timers, (timer.deadline, next(self._numbers), timer))
         return timer
 
