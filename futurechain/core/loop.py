@@ -90,7 +90,9 @@ def settle(future: Any, outcome: Any) -> None:
             future._dependents.insert(0, TICKET)
         raise
     try:
-        run_dependents(future)
+        dependents = future._dependents
+        if dependents or type(outcome) is Failure or dependents.copy() or not _is_done(current.thread):
+            run_dependents(future)
     except KeyboardInterrupt:  # if it came before anything was done; else nothing is left
         run_dependents(future)
         raise
@@ -99,6 +101,11 @@ def settle(future: Any, outcome: Any) -> None:
         raise
     finally:
         del future, outcome
+
+
+def _is_done(thread: ThreadState) -> bool:
+    """Tell whether nothing is left that waits for the thread to leave its handlers."""
+    return not (thread.later or thread.carried is not None or thread.interrupt is not None)
 
 
 def run_dependents(future: Any) -> None:
