@@ -24,7 +24,7 @@ from itertools import islice
 from typing import Any, Self
 
 from futurechain.core import callback_threads
-from futurechain.core.handlers import Callbacks, Finally, while_waiting
+from futurechain.core.handlers import Callbacks, Finally, Held, while_waiting
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import later
 from futurechain.core.state import (
@@ -75,7 +75,7 @@ def resolve(stage: Any, value: Any) -> Any:
             return _wait_for(stage, later("ensure")(value, stage._scheduler))
     except BaseException as error:  # somebody else's future may do anything
         current.thread.note_interrupt(error)
-        return Failure(error)
+        return _does_not_wait(stage, Failure(error))
     return value
 
 
@@ -94,15 +94,25 @@ def _wait_for(stage: Any, inner: Any) -> Any:
     forwarded = waiting is not None
     if forwarded:
         stage._outcome = FORWARDED
-    stage._handler = while_waiting(stage)
+    stage._handler = handler = while_waiting(stage)
+    if type(handler) is Held:
+        handler.hold()
     entry = WeakTakeOver(stage, inner) if forwarded else TakeOver(stage)
     stage._source = inner._as_source()
     stage._dependents[:0] = (TICKET, PIN) if forwarded else (TICKET,)  # from here on whoever claims it may settle it
     try:
-        return _let_wait(stage, inner, entry, waiting)
+        outcome = _let_wait(stage, inner, entry, waiting)
     except BROKEN_OFF as error:
         current.thread.note_interrupt(error)
-        return Failure(error) if claim(stage) else PENDING
+        outcome = Failure(error) if claim(stage) else PENDING
+    return outcome if outcome is PENDING else _does_not_wait(stage, outcome)
+
+
+def _does_not_wait(stage: Any, outcome: Any) -> Any:
+    """Return the outcome of a stage that the caller owns (still, or again), and that was about to wait."""
+    if type(stage._handler) is Held:
+        stage._handler.let_go()
+    return outcome
 
 
 def _let_wait(stage: Any, inner: Any, entry: Any, waiting: list[Any] | None) -> Any:

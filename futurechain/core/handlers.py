@@ -18,6 +18,7 @@ __all__ = [
     "Expiry",
     "Finally",
     "Handler",
+    "Held",
     "Named",
     "Task",
     "Then",
@@ -189,6 +190,15 @@ class Held(Named):
         super().__init__(name)
         self.stage: Any = stage
 
+    def hold(self) -> None:
+        """Let the scheduler know of it."""
+        self.stage._scheduler.register(self.stage)
+
+    def let_go(self) -> None:
+        """Undo that: the stage does not wait after all, and whoever settles it may not ask its handler."""
+        self.stage._handler = Named(self.name)
+        self.stage._scheduler.unregister(self.stage)
+
     def finish(self, outcome: Any) -> Any:
         self.stage._scheduler.unregister(self.stage)
         return outcome
@@ -197,15 +207,14 @@ class Held(Named):
 def while_waiting(stage: Any) -> Any:
     """Return what stands for the handler of `stage`, which was called, while that waits for the future it returned.
 
-    What the handler holds is let go. A local stage in the chain of an executor is registered there, so that a shutdown
-    waits for it.
+    What the handler holds is let go. A local stage in the chain of an executor is to be registered there, so that a
+    shutdown waits for it.
     """
     handler = stage._handler
     if issubclass(type(handler), Handler) and type(handler) not in {Then, Catch, Callbacks}:
         return handler
     if stage._on_executor or stage._scheduler.is_local:
         return Named(label(handler))
-    stage._scheduler.register(stage)
     return Held(label(handler), stage)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +21,7 @@ from itertools import islice
 from time import perf_counter
 from typing import Any
 
+from futurechain.executors.processes.ending import machines
 from futurechain.executors.processes.messages import Packer
 from futurechain.executors.processes.packing import pack_items
 from futurechain.executors.processes.process import WorkerProcess
@@ -70,7 +70,7 @@ class Machine:
         self._closed = False
         self._ended = False
         self._process = os.getpid()
-        _machines.add(self)
+        machines.add(self)
 
     # -- asked by any thread ------------------------------------------------------------------------------------------
 
@@ -299,15 +299,3 @@ class Machine:
         if self.reason is not None:
             return BrokenProcessPool(self.reason)
         return RuntimeError(f"cannot schedule new futures after shutdown of {self.name}")
-
-
-def _end_of_interpreter() -> None:
-    for machine in tuple(_machines):
-        machine.close()
-        machine.wait()
-
-
-_machines: weakref.WeakSet[Machine] = weakref.WeakSet()
-threading._register_atexit(_end_of_interpreter)  # type: ignore[attr-defined]
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_machines.clear)  # what these have to end are the parent's workers

@@ -217,7 +217,7 @@ def _is_light(value: object) -> bool:
     args = value[1]
     if type(args) is not tuple or type(value[2]) is not dict:
         return False
-    for one in args:
+    for one in args:  # noqa: SIM110  # a generator costs more, and this is asked for each task
         if type(one) not in _ATOMS and not _is_short_text(one):
             return False
     return True

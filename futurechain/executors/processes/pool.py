@@ -21,6 +21,7 @@ from futurechain.core.attaching import MISSING
 from futurechain.executors import exit as interpreter
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.pool import new_name
+from futurechain.executors.processes import ending  # noqa: F401  # its hook comes before ours
 from futurechain.future import Future
 
 __all__ = ["ProcessPoolExecutor"]

@@ -59,7 +59,7 @@ class Unopened(Exception):  # noqa: N818  # a condition that is dealt with, not 
 
 def is_available() -> bool:
     """Tell whether this system has what blocks are made of."""
-    return hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
+    return hasattr(os, "memfd_create") and os.access("/proc/self/fd", os.X_OK)
 
 
 def descriptors_to_spare() -> int:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
-__all__ = ["Bell", "Frame", "Piece", "Reader", "Writer", "frame", "open_body", "short_frame"]
+__all__ = ["JOINED", "Bell", "Frame", "Piece", "Reader", "Writer", "frame", "open_body", "short_frame"]
 
 Piece: TypeAlias = bytes | bytearray | memoryview
 """A stretch of bytes that is written as it stands, without being copied together with others."""
