@@ -15,6 +15,7 @@ __all__ = [
     "CORE_FILES",
     "PACKAGE",
     "idle_workers",
+    "is_awaited",
     "is_end_of_chain_clean",
     "left_in",
     "left_in_this_thread",
@@ -66,6 +67,11 @@ def wrong_in(future):
     if entries and state_of(future) == "forwarded" and PIN in future._dependents:
         wrong.append("it is forwarded, has dependents, and is held by a weak reference")
     return wrong
+
+
+def is_awaited(future):
+    """Whether a shutdown of its pool would wait for it."""
+    return id(future) in getattr(future._scheduler, "pending", ())
 
 
 def is_end_of_chain_clean(future):

@@ -71,6 +71,7 @@ class Stage:
 
     def handle(self, *args):
         """Be its handler."""
+        self.world.runs += 1
         self.world.log.append(self)
         self.calls.append(args[0] if args else None)
         return self.returned
@@ -106,6 +107,8 @@ class World:
         """Names of what operations have cancelled by name; "*" for all other ways to cancel."""
         self.is_being_made = True
         self.dropped = self.left_running = False
+        self.runs = 0
+        """How many handlers were begun."""
         self.came_late = False
         """Whether a cancellation came when what is waited for was settled already, and its outcome was on its way."""
         self.inner = self.source = self.gate = None
@@ -154,9 +157,9 @@ class World:
         if future is None:
             return
         self.cancels.append(name)
-        ran = self.root.running()  # another thread may be in the middle of it, and end that before we look again
+        ran, runs = self.root.running(), self.runs  # another thread may be in the middle of it, and end that before
         said = future.cancel()
-        self.left_running = self.left_running or ran or self.root.running()
+        self.left_running = self.left_running or ran or self.runs != runs or self.root.running()
         if said and (inner := self.futures.get("inner")) is not None and inner.done():
             self.came_late = True
         if said and not future.cancelled():
@@ -315,6 +318,11 @@ class World:
 
     def _check_lists(self):
         deadline = time.monotonic() + LONG
+        while any(inside.is_awaited(future) for future in tuple(self.futures.values())):
+            if time.monotonic() > deadline:
+                self.faults.append("all is settled, and a pool would wait for it at its shutdown")
+                return
+            time.sleep(0.0005)  # a worker settles, and has not finished
         while faults := list(self._left_in_lists()):
             if not (self.dropped or self.pools_used()) or time.monotonic() > deadline:
                 self.faults += faults
@@ -558,7 +566,12 @@ def cleanup(world):
     source, inner = world.bare("source"), world.bare("inner")
     passing = Stage(world, "pass", ("source",))
     passing.name = "root"
-    passing.is_kept(source.finally_(lambda: inner.catch(lambda _: None).shield()))
+
+    def clean_up():
+        world.runs += 1
+        return inner.catch(lambda _: None).shield()
+
+    passing.is_kept(source.finally_(clean_up))
 
 
 @shape
@@ -672,6 +685,17 @@ def pool_hop(world):
     world.root = world.attach("then", lambda handler: source.then(handler, on=pool), "source")
 
 
+@shape
+def pool_returns(world):
+    """A callback in the chain of a pool, which will wait for another future."""
+    inner = world.bare("inner")
+    world.futures["source"] = task = _task(world)
+    stage = Stage(world, "choice", ("source", "inner"))
+    stage.name = "root"
+    stage.is_kept(task.addCallback(lambda _: inner))
+    world.source_name = None
+
+
 def _task(world):
     gate = world.gate = threading.Event()
     world.gates.append(gate)
@@ -730,9 +754,9 @@ def applies(name, shape):
 
 
 RINGS = {"ring", "ring_of_chains", "ring_of_groups", "ring_of_coroutines"}
-HAS_INNER = {"returns", "moves", "moves_along", "cleanup", "gathered", "raced"}
+HAS_INNER = {"returns", "pool_returns", "moves", "moves_along", "cleanup", "gathered", "raced"}
 HAS_MIDDLE = {"nested", "moves", "moves_along"}
-POOLS = {"pool", "pool_stage", "pool_hop"}
+POOLS = {"pool", "pool_stage", "pool_returns", "pool_hop"}
 
 
 @operation
@@ -925,12 +949,12 @@ def cancel_ring(world):
     world.cancel("ring1")
 
 
-@operation(needs=lambda shape: shape not in {"pool", "pool_stage", *RINGS})
+@operation(needs=lambda shape: shape not in {"pool", "pool_stage", "pool_returns", *RINGS})
 def set_result(world):
     world.settle(world.source_name, "set_result", Token("set_result"))
 
 
-@operation(needs=lambda shape: shape not in {"pool", "pool_stage", *RINGS})
+@operation(needs=lambda shape: shape not in {"pool", "pool_stage", "pool_returns", *RINGS})
 def set_exception(world):
     world.settle(world.source_name, "set_exception", Boom("set_exception"))
 
@@ -957,7 +981,7 @@ def cancel_root(world):
     world.cancel("root")
 
 
-@operation(needs=lambda shape: shape not in {"bare", "pool", "pool_stage", *RINGS})
+@operation(needs=lambda shape: shape not in {"bare", "pool", "pool_stage", "pool_returns", *RINGS})
 def cancel_source(world):
     world.cancels.append("*")
     world.cancel("source")
@@ -999,7 +1023,7 @@ def expire(world):
     world.clock.advance(20)
 
 
-@operation(needs=lambda shape: shape in {"pool", "pool_stage"})
+@operation(needs=lambda shape: shape in {"pool", "pool_stage", "pool_returns"})
 def open_gate(world):
     """Let the worker end its task; it is the one that is stopped at its bytecodes meanwhile."""
     stepper = world.stepper
