@@ -17,8 +17,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import work
-from futurechain import ProcessPoolExecutor, wrap_executor
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))  # as for the tests, and for the workers
+
+import work  # noqa: E402
+from futurechain import ProcessPoolExecutor, wrap_executor  # noqa: E402
 
 SIZE = 32_000_000
 
@@ -279,7 +282,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     import engines  # under the name by which workers know it
 
     engines.main()
