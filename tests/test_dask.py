@@ -339,6 +339,7 @@ def test_what_does_not_ask_fetches_nothing(executor, client):
     assert kept.done()
     assert cf.wait([begun, kept], 30).not_done == set()
     assert set(cf.as_completed([begun, kept], 30)) == {begun, kept}
+    assert (begun.exception(0), kept.exception(0)) == (None, None)
     assert "finished" in repr(kept)
     assert kept.then(cluster_work.length).result(30) == 2_000_000
     assert cleaned == ["up"]
@@ -505,6 +506,7 @@ def test_cancel_goes_down_and_up(executor, client, gate):
     begun = executor.submit(cluster_work.wait_for, gate.name)
     middle = begun.then(work.double)
     last = middle.then(work.double)
+    until(lambda: any(key.startswith("wait_for") for key in keys_of(client)))
 
     assert last.cancel()
     assert (begun.cancelled(), middle.cancelled()) == (True, True)
