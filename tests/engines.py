@@ -20,8 +20,8 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))  # as for the tests, and for the workers
 
-import work  # noqa: E402
-from futurechain import ProcessPoolExecutor, wrap_executor  # noqa: E402
+import work
+from futurechain import ProcessPoolExecutor, wrap_executor
 
 SIZE = 32_000_000
 

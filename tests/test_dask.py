@@ -806,8 +806,12 @@ def test_a_lost_scheduler_settles_everything():
 
 @pytest.fixture
 def frail_cluster():
-    """One that gives a task up when a second worker has died under it; Dask's own number is the fourth."""
-    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), local_cluster() as cluster:
+    """One that gives a task up when a second worker has died under it (Dask's own number is the fourth).
+
+    A worker has nothing but what it runs: Dask blames everything for its death that it had been given.
+    """
+    settings = {"distributed.scheduler.allowed-failures": 1, "distributed.scheduler.worker-saturation": 1.0}
+    with dask.config.set(settings), local_cluster() as cluster:
         yield cluster
 
 
@@ -853,8 +857,8 @@ def test_an_item_that_kills_workers_fails_alone(frail_cluster):
     """The others of its trip are tried again, one at a time."""
     with Client(frail_cluster) as client, DaskExecutor(client) as executor:
         all_up(frail_cluster, client)
-        with Pipeline().then(cluster_work.die_at_seven, on=executor, batch=3).map(range(6, 9), return_exceptions=True) as some:
-            six, seven, eight = some
+        pipeline = Pipeline().then(cluster_work.die_at_seven, on=executor, batch=3)
+        six, seven, eight = pipeline.map(range(6, 9), return_exceptions=True)
 
     assert (six, eight) == (6, 8)
     assert isinstance(seven, WorkerDiedError)

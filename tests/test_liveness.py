@@ -374,7 +374,8 @@ def test_a_cancelled_task_and_a_lost_worker(wrapped, tmp_path):
         from futurechain import ProcessPoolExecutor, wrap_executor
         pool = wrap_executor(cf.ProcessPoolExecutor(1)) if {wrapped} else ProcessPoolExecutor(1)
         gate = pathlib.Path({str(tmp_path / "gate")!r})
-        ends = [pool.submit(process_work.wait_for, gate), pool.submit(work.die), *[pool.submit(time.sleep, 60) for _ in range(5)]]
+        ends = [pool.submit(process_work.wait_for, gate), pool.submit(work.die)]
+        ends += [pool.submit(time.sleep, 60) for _ in range(5)]
         ends += [end.then(abs) for end in ends]
         print(ends[4].cancel())
         gate.touch()

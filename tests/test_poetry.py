@@ -224,7 +224,7 @@ def test_on_a_cluster(poem):
     assert "ne'er melancholy" in result.stdout
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        nobody = run("--on", "dask", "--scheduler", "tcp://127.0.0.1:{}".format(silent.getsockname()[1]), poem)
+        nobody = run("--on", "dask", "--scheduler", f"tcp://127.0.0.1:{silent.getsockname()[1]}", poem)
     assert (nobody.returncode, nobody.stderr.endswith(": it says nothing\n")) == (1, True)
     nobody = run("--on", "dask", "--scheduler", "tcp://127.0.0.1:9", poem)
     assert nobody.returncode == 1

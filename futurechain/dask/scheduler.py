@@ -34,8 +34,8 @@ from futurechain.dask.errors import closed, explained, is_unwritable, lost, unse
 from futurechain.dask.listening import listen
 from futurechain.dask.seen import Entry, seen
 from futurechain.dask.stages import Remote, RemoteStage, Sent, value_function
-from futurechain.dask.there import as_tuple
 from futurechain.dask.there import Call as CallThere
+from futurechain.dask.there import as_tuple
 from futurechain.dask.ways import Arrival, Fetching, Way
 from futurechain.executors.out_of_process import Job, OutOfProcess
 from futurechain.failure import Failure

@@ -35,7 +35,7 @@ class Envelope(Exception):  # noqa: N818  # never seen by users
 
 
 class Call:
-    """A function on its way to a worker; its keyword arguments go beside it, where Dask looks for futures of its own."""
+    """A function on its way to a worker; its keyword arguments go beside it, for Dask to find its futures there."""
 
     __slots__ = ("_fn", "_timed")
 
