@@ -220,8 +220,10 @@ def test_map_is_in_order(executor):
 
 
 def test_a_function_that_begins_a_task_on_the_cluster(executor):
-    """A task that returns a future of Dask's has that one's result; so do stages that were sent before."""
-    assert executor.submit(cluster_work.begin_another, 3).then(work.double).result(30) == 6
+    """A task that returns a future of Dask's has that one's result, and holds no worker while it waits for that."""
+    futures = [executor.submit(cluster_work.begin_another, number).then(work.double) for number in range(4)]
+
+    assert [one.result(30) for one in futures] == [0, 2, 4, 6]
 
 
 def test_a_task_that_begins_a_chain(executor):
@@ -606,6 +608,27 @@ def test_options_for_a_stage_and_those_after_it(executor, client):
         assert there.submit(cluster_work.worker_name).result(30) == names[address]
     bound = executor.with_options(resources={"LEFT": 1}, priority=5).with_options(retries=1)
     assert bound.submit(work.double, 1).then(work.double).result(30) == 4
+
+
+def test_options_hold_the_executor(client):
+    """An executor with options is the same executor, which lives as long as that; options add up."""
+    there = DaskExecutor(client, priority=1).with_options(retries=2).with_options(retries=1)
+    gc.collect()
+
+    assert there.submit(work.double, 1).then(work.double).result(30) == 4
+    assert "open" in repr(there)
+    assert ", priority=1, retries=1>" in repr(there)
+    there.shutdown()
+
+
+def test_an_executor_that_is_dropped_ends_its_chains(client, gate):
+    """What it has begun is done, and nothing more is taken."""
+    last = DaskExecutor(client).submit(cluster_work.wait_for, gate.name, 2).then(work.double)
+    gc.collect()
+    gate.set()
+
+    assert last.result(30) == 4
+    assert isinstance(last.then(work.double).exception(30), ExecutorShutdownError)
 
 
 def test_retries_are_dasks_own(executor, tmp_path):
