@@ -85,13 +85,6 @@ def same(value):
     return value
 
 
-def error_of(function, *args):
-    try:
-        function(*args)
-    except BaseException as error:
-        return error
-
-
 def die_at_seven(value):
     if value == 7:
         os.kill(os.getpid(), signal.SIGKILL)
