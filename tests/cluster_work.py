@@ -6,9 +6,13 @@ import os
 import signal
 import threading
 import time
+from functools import partial
+from operator import mul
 from pathlib import Path
 
 from distributed import Event, get_client, get_worker
+
+from futurechain.dask import DaskExecutor
 
 OVER_MB = 1_200_000
 
@@ -46,6 +50,10 @@ def lengths(values):
     return sum(map(length, values))
 
 
+def nested_lengths(values):
+    return sum(map(lengths, values))
+
+
 def zeros(size):
     return bytes(size)
 
@@ -63,6 +71,35 @@ def announce_and_wait(begun, name, value=None):
 
 def begin_another(value):
     return get_client().submit(abs, -value, pure=False)
+
+
+def begin_a_chain(value, times=2):
+    return DaskExecutor(get_client()).submit(mul, value, 2).then(partial(mul, times)).then(abs)
+
+
+def named(**kwargs):
+    return kwargs
+
+
+def same(value):
+    return value
+
+
+def die_at_seven(value):
+    if value == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+class Closes:
+    """An argument that closes the client while it is pickled."""
+
+    def __init__(self, client):
+        self.client = client
+
+    def __reduce__(self):
+        self.client.close()
+        return int, ()
 
 
 def worker_name(_=None):

@@ -17,6 +17,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))  # as for the tests, and for the workers
+
 import work
 from futurechain import ProcessPoolExecutor, wrap_executor
 
@@ -260,14 +263,20 @@ def row(name: str) -> str:
     return f"| {name} | {stops} | {lives} | {keeps} | {begun} | {heavy * 1000:.0f} ms |"
 
 
+def tell_survival(name: str) -> None:
+    """Print what happens when a worker is killed, and end, though the end of what is broken may take for ever."""
+    with engine(name) as executor:
+        print(survives(executor), flush=True)
+        end = threading.Timer(20, os._exit, (0,))
+        end.daemon = True
+        end.start()
+
+
 def main() -> None:
     """Print the table."""
     if sys.argv[1:2] == ["--survives"]:
-        with engine(sys.argv[2]) as executor:
-            print(survives(executor), flush=True)
-            end = threading.Timer(20, os._exit, (0,))  # the end of what is broken may take for ever
-            end.daemon = True
-            end.start()
+        tell_survival(sys.argv[2])
+        return
     names = [name for name in ENGINES if not sys.argv[1:] or any(part in name for part in sys.argv[1:])]
     print("| engine | stops running work | survives a killed worker | keeps data there | begun first | 32 MB |")
     print("|---|---|---|---|---|---|")
@@ -279,7 +288,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     import engines  # under the name by which workers know it
 
     engines.main()

@@ -6,6 +6,8 @@ import asyncio
 import concurrent.futures as cf
 import contextvars
 import gc
+import json
+import operator
 import os
 import subprocess
 import sys
@@ -35,14 +37,18 @@ from futurechain import (
     trace,
 )
 from futurechain.errors import ClusterLostError, ExecutorShutdownError, StagePicklingError, WorkerDiedError
+from programs import run_program
 
 distributed = pytest.importorskip("distributed")
+
+import dask  # noqa: E402
 
 import cluster_work  # noqa: E402  # needs distributed
 from futurechain.dask import DaskExecutor  # noqa: E402
 
 Client = distributed.Client
 HERE = os.getpid()
+KEYS = {"zeros", "length", "double", "as_tuple", "boom", "nap", "is_none"}
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 
 
@@ -213,9 +219,44 @@ def test_map_is_in_order(executor):
     assert list(executor.map(work.double, range(5), buffersize=2)) == [0, 2, 4, 6, 8]
 
 
+def test_map_brings_results_before_they_are_asked_for(executor, client):
+    """As the standard executors do: what is on its way need not be waited for later."""
+    before = to_client(client)
+    results = executor.map(cluster_work.zeros, [100_000] * 3)
+
+    until(lambda: to_client(client) - before >= 300_000)
+    assert [len(one) for one in results] == [100_000] * 3
+
+
+def test_those_who_look_see_how_many_workers_there_are(executor):
+    """The threads of all workers count: the default window of a pipeline comes from that."""
+    assert executor._max_workers == 2
+
+
 def test_a_function_that_begins_a_task_on_the_cluster(executor):
-    """A task that returns a future of Dask's has that one's result; so do stages that were sent before."""
-    assert executor.submit(cluster_work.begin_another, 3).then(work.double).result(30) == 6
+    """A task that returns a future of Dask's has that one's result, and holds no worker while it waits for that."""
+    futures = [executor.submit(cluster_work.begin_another, number).then(work.double) for number in range(4)]
+
+    assert [one.result(30) for one in futures] == [0, 2, 4, 6]
+
+
+def test_a_task_that_begins_a_chain(executor):
+    """A task on the cluster may have an executor there, and returns the end of a chain: it has the result of that."""
+    assert executor.submit(cluster_work.begin_a_chain, 3).then(work.double).result(30) == 24
+    assert isinstance(executor.submit(cluster_work.begin_a_chain, "3", 1).exception(30), TypeError)
+
+
+def test_futures_of_dasks_are_arguments(executor, client):
+    """A future of Dask's as an argument stands for its result: by position, by name, or in a list."""
+    one = client.submit(work.double, 1, pure=False)
+
+    assert executor.submit(work.add, one, right=one).result(30) == 4
+    assert executor.submit(sum, [one, one]).result(30) == 4
+    assert executor.submit(cluster_work.named, key=1, workers=one, priority=2).result(30) == {
+        "key": 1,
+        "priority": 2,
+        "workers": 2,
+    }
 
 
 def test_a_handler_that_returns_a_future_of_the_cluster(executor):
@@ -314,6 +355,7 @@ def test_what_does_not_ask_fetches_nothing(executor, client):
     assert kept.done()
     assert cf.wait([begun, kept], 30).not_done == set()
     assert set(cf.as_completed([begun, kept], 30)) == {begun, kept}
+    assert (begun.exception(0), kept.exception(0)) == (None, None)
     assert "finished" in repr(kept)
     assert kept.then(cluster_work.length).result(30) == 2_000_000
     assert cleaned == ["up"]
@@ -413,15 +455,43 @@ def test_gather_has_a_tuple(executor):
     assert gather(one, one).then(sum).result(30) == 4
 
 
+def test_gather_outlives_its_executor(client, executor):
+    """After the end of the `with` block its futures can be gathered, though it takes no more; another one goes on."""
+    with DaskExecutor(client) as ended:
+        parts = [ended.submit(work.double, n) for n in range(3)]
+        whole = gather(*parts)
+
+    assert whole.result(30) == (0, 2, 4)
+    assert gather(*parts).result(30) == (0, 2, 4)
+    assert gather(*parts).then(sum, on=executor).result(30) == 6
+    assert gather(*parts, executor.submit(work.double, 3)).result(30) == (0, 2, 4, 6)
+
+
+def test_gathers_can_be_gathered(executor, client):
+    """All of that happens on the cluster."""
+    before = to_client(client)
+    one, two, three = (executor.submit(cluster_work.make, size, HERE) for size in (10, 100_000, 1000))
+
+    whole = gather(gather(one), gather(two, three)).then(cluster_work.nested_lengths, on=executor)
+
+    assert whole.result(30) == 101_010
+    assert to_client(client) - before < 1000
+
+
 def test_keys_are_released(executor, client):
     """When nobody holds the futures any more, the cluster has forgotten everything."""
     future = executor.submit(cluster_work.zeros, 1000).then(cluster_work.length).catch(lambda _: 0).then(work.double)
     assert future.result(30) == 2000
     whole = gather(executor.submit(work.double, 1), executor.submit(work.double, 1))
     assert whole.result(30) == (2, 2)
-    del future, whole
+    failed = executor.submit(cluster_work.zeros, 10).then(work.boom).then(work.double)
+    assert isinstance(failed.exception(30), ValueError)
+    dropped = [executor.submit(work.nap, 0.01).then(work.is_none) for _ in range(20)]
+    assert any(one.cancel() for one in dropped)
+    cf.wait(dropped, 30)
+    del future, whole, failed, dropped
 
-    until(lambda: not any(key.split("-")[0] in {"zeros", "length", "double", "as_tuple"} for key in keys_of(client)))
+    until(lambda: not any(key.split("-")[0] in KEYS for key in keys_of(client)))
 
 
 def test_intermediate_results_are_released(executor, client, gate):
@@ -452,6 +522,7 @@ def test_cancel_goes_down_and_up(executor, client, gate):
     begun = executor.submit(cluster_work.wait_for, gate.name)
     middle = begun.then(work.double)
     last = middle.then(work.double)
+    until(lambda: any(key.startswith("wait_for") for key in keys_of(client)))
 
     assert last.cancel()
     assert (begun.cancelled(), middle.cancelled()) == (True, True)
@@ -553,6 +624,27 @@ def test_options_for_a_stage_and_those_after_it(executor, client):
     assert bound.submit(work.double, 1).then(work.double).result(30) == 4
 
 
+def test_options_hold_the_executor(client):
+    """An executor with options is the same executor, which lives as long as that; options add up."""
+    there = DaskExecutor(client, priority=1).with_options(retries=2).with_options(retries=1)
+    gc.collect()
+
+    assert there.submit(work.double, 1).then(work.double).result(30) == 4
+    assert "open" in repr(there)
+    assert ", priority=1, retries=1>" in repr(there)
+    there.shutdown()
+
+
+def test_an_executor_that_is_dropped_ends_its_chains(client, gate):
+    """What it has begun is done, and nothing more is taken."""
+    last = DaskExecutor(client).submit(cluster_work.wait_for, gate.name, 2).then(work.double)
+    gc.collect()
+    gate.set()
+
+    assert last.result(30) == 4
+    assert isinstance(last.then(work.double).exception(30), ExecutorShutdownError)
+
+
 def test_retries_are_dasks_own(executor, tmp_path):
     """With `retries` a failing task is run again on the cluster, and only the last error comes."""
     again = executor.with_options(retries=2)
@@ -615,6 +707,30 @@ def test_only_a_connected_client_will_do(cluster):
         DaskExecutor(closed)
     with pytest.raises(ClusterLostError, match="client of DaskExecutor-"):
         executor.submit(work.double, 1)
+
+
+def test_a_client_that_is_closed_meanwhile(cluster):
+    """A task that is being sent while the client is closed says so."""
+    client = Client(cluster)
+
+    with pytest.raises(ClusterLostError, match="is closed"):
+        DaskExecutor(client).submit(work.double, cluster_work.Closes(client))
+
+
+def test_a_forked_child_has_no_client(client):
+    """What serves the client stays in the parent: in a forked child, all that would need it fails at once."""
+    executor = DaskExecutor(client)
+    done = executor.submit(work.double, 1)
+    assert done.exception(30) is None
+
+    executor._scheduler.forget()  # as a forked child does; a real one may find Dask's own locks taken for ever
+
+    assert isinstance(done.then(work.double).exception(30), ClusterLostError)
+    with pytest.raises(ClusterLostError, match="left behind by a fork"):
+        executor.submit(abs, 1)
+    with pytest.raises(ClusterLostError, match="left behind by a fork"):
+        done.result(30)
+    executor.shutdown()
 
 
 def test_options_are_checked(client, executor):
@@ -720,10 +836,22 @@ def test_a_lost_scheduler_settles_everything():
     client.close()
 
 
+@pytest.fixture
+def frail_cluster():
+    """One that gives a task up when a second worker has died under it (Dask's own number is the fourth).
+
+    A worker has nothing but what it runs: Dask blames everything for its death that it had been given. And there are
+    more workers than die in a test: a nanny may give up when its worker dies before it knows that as started.
+    """
+    settings = {"distributed.scheduler.allowed-failures": 1, "distributed.scheduler.worker-saturation": 1.0}
+    with dask.config.set(settings), local_cluster(5) as cluster:
+        yield cluster
+
+
 @pytest.mark.slow
-def test_a_killed_worker_loses_nothing(tmp_path):
-    """What was only on a dead worker is computed again; a task under which workers die again and again fails."""
-    with local_cluster() as cluster, Client(cluster) as client, DaskExecutor(client) as executor:
+def test_a_killed_worker_loses_nothing(frail_cluster, tmp_path):
+    """What was only on a dead worker is computed again; what was running there runs again."""
+    with Client(frail_cluster) as client, DaskExecutor(client) as executor:
         made = executor.submit(cluster_work.zeros, 1000)
         assert made.exception(30) is None
         holder = next(iter(client.who_has([made._view.remote.engine]).values()))[0]
@@ -731,23 +859,117 @@ def test_a_killed_worker_loses_nothing(tmp_path):
         assert made.then(cluster_work.length).result(60) == 1000
         assert len(made.result(60)) == 1000
         assert executor.submit(cluster_work.die_once, 5, str(tmp_path / "died")).then(work.double).result(60) == 10
+
+
+@pytest.mark.slow
+def test_a_task_that_kills_workers_fails(frail_cluster):
+    """A task under which one worker after the other dies fails, with Dask's error and ours, which can travel."""
+    with Client(frail_cluster) as client, DaskExecutor(client) as executor:
         error = executor.submit(work.die).then(work.double).exception(100)
-        assert isinstance(error, WorkerDiedError)
-        assert isinstance(error, distributed.KilledWorker)
+        again = executor.submit(cluster_work.same, error).result(60)
+
+    for one in (error, again):
+        assert isinstance(one, WorkerDiedError)
+        assert isinstance(one, distributed.KilledWorker)
+        assert str(one) == str(error)
+        assert one.__notes__ == error.__notes__
+
+
+@pytest.mark.slow
+def test_an_item_that_kills_workers_fails_alone(frail_cluster):
+    """The others of its trip are tried again, one at a time."""
+    with Client(frail_cluster) as client, DaskExecutor(client) as executor:
+        pipeline = Pipeline().then(cluster_work.die_at_seven, on=executor, batch=3)
+        six, seven, eight = pipeline.map(range(6, 9), return_exceptions=True)
+
+    assert (six, eight) == (6, 8)
+    assert isinstance(seven, WorkerDiedError)
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_and_comes_back(tmp_path):
+    """What a killed scheduler had fails; what is submitted to the next one at its address runs."""
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", "127.0.0.1"]
+    file = tmp_path / "scheduler.json"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    start = partial(subprocess.Popen, env=environment, stderr=subprocess.DEVNULL)
+    first = start([*command, "--port", "0", "--scheduler-file", str(file)])
+    ours = [first]
+    try:
+        until(lambda: file.exists() and file.read_text("utf-8").endswith("}"))
+        address = json.loads(file.read_text("utf-8"))["address"]
+        worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard", "--no-nanny"]
+        ours.append(start(worker))
+        with Client(address, timeout=60) as client, DaskExecutor(client) as executor:
+            made = executor.submit(work.double, 1)
+            assert made.exception(60) is None
+            running = executor.submit(work.nap, 60)
+            behind = running.then(work.double)
+            first.kill()
+            first.wait()
+            assert isinstance(behind.exception(60), ClusterLostError)
+            assert isinstance(running.exception(60), ClusterLostError)
+
+            port = address.rsplit(":", 1)[1]
+            ours.append(start([*command, "--port", port]))
+            ours.append(start(worker))
+            assert executor.submit(work.double, 1).then(work.double).result(60) == 4
+            assert isinstance(made.then(work.double).exception(60), ClusterLostError)
+    finally:
+        for process in ours:
+            process.kill()
+            process.wait()
 
 
 # -- pipelines --------------------------------------------------------------------------------------------------------
 
 
 def test_a_pipeline_makes_trips(executor, client):
-    """`Pipeline.map` is in order, with statistics for each step, in far fewer tasks than items."""
+    """`Pipeline.map` is in order, within its window, with statistics for each step, in far fewer tasks than items."""
     pipeline = Pipeline().then(work.double, on=executor).then(cluster_work.rapid)
+    items, before = iter(range(1000)), tasks_so_far(client)
 
-    with pipeline.map(range(1000), window=200) as results:
-        assert list(results) == [2 * n + 1 for n in range(1000)]
+    with pipeline.map(items, window=200) as results:
+        for number, result in enumerate(results):
+            assert result == 2 * number + 1
+            assert operator.length_hint(items) >= 1000 - number - 201
         double, rapid = results.statistics()
 
     assert (double.succeeded, rapid.succeeded) == (1000, 1000)
+    assert double.seconds_run > 0
+    assert len(tasks_so_far(client) - before) < 200
+
+
+def tasks_so_far(client) -> set[str]:
+    """The keys of all that the scheduler remembers to have run."""
+    return client.run_on_scheduler(lambda dask_scheduler: {str(one[0]) for one in dask_scheduler.transition_log})
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_stream():
+    """It ends the stream, and nothing of that is left on the cluster."""
+    program = """
+import os, signal, time
+from distributed import Client, LocalCluster
+from futurechain import Pipeline
+from futurechain.dask import DaskExecutor
+
+cluster = LocalCluster(n_workers=1, processes=False, dashboard_address=":0", silence_logs=60)
+with cluster, Client(cluster) as client, DaskExecutor(client) as executor:
+    try:
+        with Pipeline().then(time.sleep, on=executor).map([0.01] * 100_000) as results:
+            for number, _ in enumerate(results):
+                if number == 100:
+                    os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        print("interrupted")
+    while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
+        time.sleep(0.01)
+    print("nothing is left")
+"""
+    done = run_program(program)
+
+    assert (done.stdout, done.stderr) == ("interrupted\nnothing is left\n", "")
 
 
 def test_an_item_fails_alone(executor):
@@ -771,6 +993,7 @@ def test_a_pipeline_runs_in_constant_memory(executor, client):
     assert 0 < seen < 60
     gc.collect()
     until(lambda: not any(key.startswith("zeros") for key in keys_of(client)))
+    until(lambda: not any(str(key).startswith("zeros") for key in client.futures))
 
 
 @pytest.mark.parametrize("place", ["threads", "processes", "cluster"])
@@ -808,6 +1031,29 @@ def test_a_trace_names_the_workers(executor):
     assert spans["spin"].settled - spans["spin"].started >= 0.009
     assert spans["spin"].queued <= spans["spin"].started
     assert spans["len"].parents == (spans["spin"].number,)
+
+
+def test_a_trace_tells_how_long_it_waited(client, executor):
+    """A task begins when its worker has time for it, and not when it was sent there."""
+    there = executor.with_options(workers=list(client.nthreads())[:1])
+    with trace() as seen:
+        futures = [there.submit(cluster_work.spin, 0.05), there.submit(cluster_work.spin, 0.05)]
+        cf.wait(futures, 30)
+
+    one, two = sorted((span for span in seen.spans() if span.name == "spin"), key=lambda span: span.started)
+    assert two.queued < two.started
+    assert two.started - one.started >= 0.045
+    assert one.track == two.track
+
+
+def test_a_trace_hears_of_several_executors(client):
+    """Those that share a client, too."""
+    with DaskExecutor(client) as left, DaskExecutor(client) as right, trace() as seen:
+        for _ in range(3):
+            futures = [left.submit(cluster_work.spin, 0.01), right.submit(cluster_work.spin, 0.01)]
+            cf.wait(futures, 30)
+
+    assert ["worker" in span.track for span in seen.spans() if span.name == "spin"] == [True] * 6
 
 
 def test_a_picture_marks_what_is_elsewhere(executor, gate):

@@ -365,18 +365,20 @@ def test_exit_after_cancelled_launches():
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_cancelled_task_and_a_lost_worker(wrapped):
+def test_a_cancelled_task_and_a_lost_worker(wrapped, tmp_path):
     """A queued process task is cancelled, then a worker is lost: everything is settled, and the program ends."""
     check(
         f"""
-        import concurrent.futures as cf, os, signal, time
-        import work
+        import concurrent.futures as cf, pathlib, time
+        import process_work, work
         from futurechain import ProcessPoolExecutor, wrap_executor
         pool = wrap_executor(cf.ProcessPoolExecutor(1)) if {wrapped} else ProcessPoolExecutor(1)
-        ends = [pool.submit(time.sleep, 0.3), pool.submit(work.die), *[pool.submit(time.sleep, 60) for _ in range(5)]]
+        gate = pathlib.Path({str(tmp_path / "gate")!r})
+        ends = [pool.submit(process_work.wait_for, gate), pool.submit(work.die)]
+        ends += [pool.submit(time.sleep, 60) for _ in range(5)]
         ends += [end.then(abs) for end in ends]
-        time.sleep(0.1)
         print(ends[4].cancel())
+        gate.touch()
         print(len(cf.wait(ends, 20).done))
         """,
         prints="True 14",

@@ -7,6 +7,7 @@ import os
 import pty
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -210,11 +211,21 @@ def test_a_window_of_poems(tmp_path, place, capsys):
 @pytest.mark.slow
 def test_on_a_cluster(poem):
     """``--on dask`` has a cluster of its own; ``--scheduler`` takes one that is there, and tells soon if none is."""
-    pytest.importorskip("distributed")
+    distributed = pytest.importorskip("distributed")
     result = run("--on", "dask", "--delay", "0.0001", "--trouble", "0", poem)
     assert (result.returncode, result.stderr) == (0, "")
     assert "ne'er melancholy" in result.stdout
 
+    kind = {"n_workers": 1, "processes": False, "protocol": "tcp", "dashboard_address": ":0", "silence_logs": 60}
+    with distributed.LocalCluster(**kind) as cluster:
+        address = cluster.scheduler_address
+        result = run("--on", "dask", "--scheduler", address, "--delay", "0.0001", "--trouble", "0", poem)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "ne'er melancholy" in result.stdout
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        nobody = run("--on", "dask", "--scheduler", f"tcp://127.0.0.1:{silent.getsockname()[1]}", poem)
+    assert (nobody.returncode, nobody.stderr.endswith(": it says nothing\n")) == (1, True)
     nobody = run("--on", "dask", "--scheduler", "tcp://127.0.0.1:9", poem)
     assert nobody.returncode == 1
     assert nobody.stderr.startswith("poetry: no scheduler answers at tcp://127.0.0.1:9")

@@ -20,8 +20,8 @@ _UNWRITABLE = "Could not serialize object"
 class ClusterWorkerDiedError(WorkerDiedError, KilledWorker):
     """Raised in a task under which one worker after the other has died: Dask's error, and ours."""
 
-    def __init__(self, error: KilledWorker) -> None:
-        KilledWorker.__init__(self, error.task, error.last_worker, error.allowed_failures)
+    def __init__(self, task: Any, last_worker: Any, allowed_failures: int) -> None:
+        KilledWorker.__init__(self, task, last_worker, allowed_failures)
 
     def __str__(self) -> str:
         return KilledWorker.__str__(self)
@@ -33,7 +33,7 @@ def explained(engine: Any, stage: Any) -> BaseException:
     if type(error) is Envelope:
         return error.failure.value
     if isinstance(error, KilledWorker):
-        return ClusterWorkerDiedError(error)
+        return ClusterWorkerDiedError(error.task, error.last_worker, error.allowed_failures)
     if type(error) is RuntimeError and str(error).startswith(_UNREADABLE):
         return unsent(stage, error, "it could not be unpickled there, where perhaps a module is missing")
     return error.with_traceback(trace) if isinstance(error, BaseException) else RuntimeError(str(error))
@@ -78,4 +78,6 @@ def lost(engine: Any, client: Any, name: str) -> BaseException:
 
 def closed(name: str) -> ClusterLostError:
     """Return the error of what a client had that is closed."""
-    return ClusterLostError(f"the client of {name} is closed, or has lost its scheduler: make another one")
+    return ClusterLostError(
+        f"the client of {name} is closed, has lost its scheduler, or was left behind by a fork: make another one"
+    )

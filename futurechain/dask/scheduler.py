@@ -14,11 +14,9 @@ publishes it; the rest is for callback threads. If the loop ends before, a `Way`
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from functools import partial
 from pickle import PicklingError
-from time import perf_counter, time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -28,15 +26,16 @@ from futurechain.core.attaching import attach_stage
 from futurechain.core.delivery import tell_quietly, wake_waiting
 from futurechain.core.handlers import label
 from futurechain.core.loop import HERE, run_dependents
-from futurechain.core.observers import Elsewhere, watch
+from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call, Scheduler
 from futurechain.core.state import RUNNING, claim, consumers, source_of
 from futurechain.core.unobserved import annotate
 from futurechain.dask.errors import closed, explained, is_unwritable, lost, unsent
+from futurechain.dask.listening import listen
 from futurechain.dask.seen import Entry, seen
 from futurechain.dask.stages import Remote, RemoteStage, Sent, value_function
-from futurechain.dask.there import TOPIC, as_tuple
 from futurechain.dask.there import Call as CallThere
+from futurechain.dask.there import as_tuple
 from futurechain.dask.ways import Arrival, Fetching, Way
 from futurechain.executors.out_of_process import Job, OutOfProcess
 from futurechain.failure import Failure
@@ -52,15 +51,15 @@ __all__ = ["DaskScheduler", "Place"]
 class DaskScheduler(OutOfProcess):
     """Between a client of Dask and the chains."""
 
-    __slots__ = ("client", "listeners", "options")
+    __slots__ = ("_is_left_behind", "client", "options")
     is_awaited = False
 
     def __init__(self, name: str, client: Client, options: dict[str, Any]) -> None:
         super().__init__(name)
         self.client: Client = client
         self.options: dict[str, Any] = options
-        self.listeners: dict[str, weakref.ref[Any]] = {}
-        """The stages of which the workers will tell who ran them, by their key on the cluster."""
+        self._is_left_behind = False
+        """Whether this is a forked child, and what serves the client has stayed in its parent."""
 
     @property
     def home(self) -> DaskScheduler:
@@ -69,6 +68,14 @@ class DaskScheduler(OutOfProcess):
 
     def is_moving(self) -> bool:
         return False
+
+    def is_reachable(self) -> bool:
+        """Tell whether the cluster can be asked for anything, or soon can."""
+        return self.client.status in {"running", "connecting", "newly-created"} and not self._is_left_behind
+
+    def forget(self) -> None:
+        super().forget()
+        self._is_left_behind = True
 
     def register(self, stage: Any, source: Any = None) -> None:
         if type(stage) is ExecutorStage:
@@ -135,39 +142,32 @@ class DaskScheduler(OutOfProcess):
 
     def _submit(self, stage: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Give a call to the client; return Dask's future."""
-        if self.client.status not in {"running", "connecting", "newly-created"}:
+        if not self.is_reachable():
             raise closed(self.name)
         given = args[0] if fn is as_tuple else args
         engines = [one.engine if type(one) is Remote else one for one in given]
         key = f"{label(fn)}-{uuid4()}"
-        call = CallThere(fn, kwargs, self._watched(key, stage) if watch.on else "")
+        if watch.on:
+            listen(self.client, key, stage)
+        call = CallThere(fn, key if watch.on else "")
         try:
             values = (engines,) if fn is as_tuple else engines
-            return self.client.submit(call, *values, key=key, pure=False, **_options_of(stage._scheduler))
-        except (TypeError, PicklingError, AttributeError) as error:
-            if is_unwritable(error):
+            return self.client.submit(call, kwargs, *values, key=key, pure=False, **_options_of(stage._scheduler))
+        except Exception as error:
+            if not self.is_reachable():  # any more
+                raise closed(self.name) from error
+            if isinstance(error, (TypeError, PicklingError, AttributeError)) and is_unwritable(error):
                 raise unsent(stage, error) from error
             raise
 
-    def _watched(self, key: str, stage: Any) -> str:
-        """Listen to what the workers tell of `stage`; return `key`, under which they do."""
-        if not self.listeners:
-            self.client.subscribe_topic(TOPIC, self._ran)  # type: ignore[no-untyped-call]
-        self.listeners[key] = weakref.ref(stage)
-        return key
-
-    def _ran(self, event: tuple[float, Any]) -> None:
-        """Take notice of who ran a stage, and since when; the clocks of the machines are taken for equal."""
-        key, worker, process, began = event[1]
-        told = self.listeners.pop(key, None)
-        stage = None if told is None else told()
-        if stage is not None:
-            watch.ran(stage, Elsewhere(process, perf_counter() - (time() - began), worker=f"worker {worker}"))
-
     def withdraw(self, engine: Any) -> None:
         """Let the cluster forget a task."""
-        if self.client.status == "running":
+        if self.client.status == "running" and not self._is_left_behind:
             self._loop.add_callback(engine.cancel)
+
+    def takes(self, stages: list[Any]) -> bool:
+        """Tell whether it would run something that waits for `stages`."""
+        return self.is_reachable() and (not self.closing or any(map(self._is_inside, stages)))
 
     def gather(self, stages: list[Any], *, return_exceptions: bool) -> Any:
         """Return what users see of one task that has the values of `stages`, as they have arrived on one worker."""
@@ -213,7 +213,7 @@ class DaskScheduler(OutOfProcess):
         """Bring the value of `future`, which is done, and settle it then."""
         job = Job(self, partial(run_dependents, future))
         way = Fetching(self, future, remote, job)
-        if self.client.status == "running":
+        if self.client.status == "running" and not self._is_left_behind:
             self._await(way)
 
     def settle(self, future: Any, outcome: Any, job: Job) -> None:

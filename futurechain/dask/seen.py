@@ -257,7 +257,13 @@ class ClusterFuture(LocalStage[T]):
         homes = [one._view.home for one in futures if type(one) is ClusterFuture]
         if len(homes) < len(futures) or any(home.client is not homes[0].client for home in homes):
             return None
-        return homes[0].gather([one._handed_on() for one in futures], return_exceptions=return_exceptions)
+        stages = [one._view.there for one in futures]
+        home = next((home for home in homes if home.takes(stages)), None)
+        if home is None:  # all of them are shut down, and the values may come here for that
+            return None
+        for one in futures:
+            one._handed_on()
+        return home.gather(stages, return_exceptions=return_exceptions)
 
 
 ClusterFuture.__name__ = ClusterFuture.__qualname__ = "Future"  # what users see in messages

@@ -6,6 +6,7 @@ ran the call, and since when, is told by an event, so that the value itself can 
 
 from __future__ import annotations
 
+import concurrent.futures as cf
 import os
 import time
 from collections.abc import Callable
@@ -34,13 +35,12 @@ class Envelope(Exception):  # noqa: N818  # never seen by users
 
 
 class Call:
-    """A function with its keyword arguments, on its way to a worker."""
+    """A function on its way to a worker; its keyword arguments go beside it, for Dask to find its futures there."""
 
-    __slots__ = ("_fn", "_kwargs", "_timed")
+    __slots__ = ("_fn", "_timed")
 
-    def __init__(self, fn: Callable[..., Any], kwargs: dict[str, Any], timed: str = "") -> None:
+    def __init__(self, fn: Callable[..., Any], timed: str = "") -> None:
         self._fn = fn
-        self._kwargs = kwargs
         self._timed = timed
         """The key under which to tell who ran it, and since when; or nothing."""
 
@@ -48,20 +48,22 @@ class Call:
         return label(self._fn)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Call, (self._fn, self._kwargs, self._timed)
+        return Call, (self._fn, self._timed)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, kwargs: dict[str, Any], /, *args: Any) -> Any:
         began = time.time()
         try:
-            return self._made(args)
+            return self._made(args, kwargs)
         finally:
             if self._timed:
                 worker = distributed.get_worker()
                 worker.log_event(TOPIC, (self._timed, f"{worker.name} at {worker.address}", os.getpid(), began))
 
-    def _made(self, args: tuple[Any, ...]) -> Any:
+    def _made(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            value = call_there(self._fn, *args, **self._kwargs)
+            value = call_there(self._fn, *args, **kwargs)
+            if isinstance(value, (distributed.Future, cf.Future)):
+                value = call_there(_waited_for, value)
         except BaseException as error:
             if not isinstance(error, Exception) or isinstance(error, StopIteration):
                 raise Envelope(Failure(error)) from None
@@ -72,11 +74,11 @@ class Call:
             value.close()
             name = label(self._fn)
             raise TypeError(f"{name} is an async function, which a cluster does not wait for: give it on=INLINE")
-        return _waited_for(value) if isinstance(value, distributed.Future) else value
+        return value
 
 
 def _waited_for(inner: Any) -> Any:
-    """Return the result of a task that our task has begun, and let go of the worker's thread meanwhile."""
+    """Return the result of a task, or of a chain, that our task has begun; let go of the worker's thread meanwhile."""
     with worker_client(separate_thread=True):
         return inner.result()
 

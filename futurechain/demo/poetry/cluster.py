@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from threading import Thread
 from typing import Any
 
 __all__ = ["NoClusterError", "open_cluster"]
@@ -37,7 +39,17 @@ def _client(stack: ExitStack, address: str | None, workers: int) -> Any:
     if address is None:
         own = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=60)
         return stack.enter_context(distributed.Client(stack.enter_context(own)))
+    connected: Future[Any] = Future()
+    Thread(target=_connect, args=(connected, distributed.Client, address), daemon=True).start()
     try:
-        return stack.enter_context(distributed.Client(address, timeout=PATIENCE))
-    except (OSError, ValueError) as error:
-        raise NoClusterError(f"no scheduler answers at {address}: {error}") from error
+        return stack.enter_context(connected.result(PATIENCE + 1))
+    except Exception as error:  # there may be anything at an address
+        raise NoClusterError(f"no scheduler answers at {address}: {str(error) or 'it says nothing'}") from error
+
+
+def _connect(connected: Future[Any], client: Callable[..., Any], address: str) -> None:
+    """Make a client, in a thread that nobody waits for: Dask may wait for ever for somebody who says nothing."""
+    try:
+        connected.set_result(client(address, timeout=PATIENCE))
+    except Exception as error:
+        connected.set_exception(error)
