@@ -18,7 +18,17 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 import work
-from futurechain import INLINE, Future, ProcessPoolExecutor, ThreadPoolExecutor, fail, succeed, wrap_executor
+from futurechain import (
+    INLINE,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    fail,
+    limit,
+    race,
+    succeed,
+    wrap_executor,
+)
 from futurechain.errors import ExecutorShutdownError, StagePicklingError
 from futurechain.executors.parcel import call_there, time_there
 
@@ -406,3 +416,35 @@ def test_what_cannot_be_built_anew_is_told_by_the_worker():
     for there in (call_there, time_there):
         with pytest.raises(StagePicklingError, match="cannot travel back"):
             there(work.raise_two_arguments)
+
+
+def test_a_broken_standard_pool_is_not_submitted_to_in_its_own_thread():
+    """Its manager holds the lock that `submit` wants while it fails what a view of `limit` has let through."""
+    with wrap_executor(cf.ProcessPoolExecutor(1)) as pool:
+        view = limit(pool, concurrency=2)
+        tasks = [view.submit(work.die), *[view.submit(work.double, n) for n in range(5)]]
+        stages = [task.then(work.double) for task in tasks]
+
+        assert cf.wait(tasks + stages, 30).not_done == set()
+        assert isinstance(tasks[-1].exception(0), BrokenProcessPool)
+        assert isinstance(stages[-1].exception(0), BrokenProcessPool)
+    assert {type(task.exception(0)) for task in tasks} == {BrokenProcessPool}
+
+
+def test_a_standard_pool_is_never_asked_to_cancel(monkeypatch):
+    """Not by `cancel()`, a timeout, or a lost race: Python 3.11 would lose the rest when a worker dies."""
+    with cf.ProcessPoolExecutor(1) as executor:
+        asked = []
+        monkeypatch.setattr(cf.Future, "cancel", lambda self, cancel=cf.Future.cancel: asked.append(self) or cancel(self))
+        pool = wrap_executor(executor)
+        pool.submit(work.nap, 0.5)
+        queued = [pool.submit(work.double, n) for n in range(8)]
+        assert queued[7].cancel()
+        assert queued[6].then(work.double).cancel()
+        assert race(queued[5], succeed(1)).result(0) == 1
+        with pytest.raises(TimeoutError):
+            queued[4].timeout(0.01).result(30)
+        pool.shutdown()
+
+        assert all(task.cancelled() for task in queued[4:])
+        assert cf.Future not in map(type, asked)

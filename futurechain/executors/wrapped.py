@@ -281,13 +281,16 @@ class ProcessScheduler(WrappedScheduler):
 
     It is never asked to cancel what it holds: in Python 3.11 that makes it lose the rest when a worker dies. Instead
     a call that is not wanted any more is sent as one that does nothing (see `Parcel`). When the pool breaks, its
-    manager settles all futures with one exception, and holds a lock while it does so: nothing is submitted then.
+    manager settles all futures with one exception, and from Python 3.12 on it holds a lock meanwhile that `submit`
+    wants: so a broken pool is not asked, as a view of `limit` would do at once, in that very thread.
     """
 
     __slots__ = ()
     is_awaited = True
 
     def send(self, foreign: Any, stage: Any, call: Call, *, begun: bool) -> tuple[cf.Future[Any], Launched]:
+        if foreign._broken:
+            raise standard.BrokenProcessPool(foreign._broken)
         parcel = Parcel(call)
         future = standard.ProcessPoolExecutor.submit(foreign, parcel)
         return future, LaunchedParcel(future, parcel)
