@@ -434,8 +434,8 @@ def test_a_broken_standard_pool_is_not_submitted_to_in_its_own_thread():
 def test_a_standard_pool_is_never_asked_to_cancel(monkeypatch):
     """Not by `cancel()`, a timeout, or a lost race: Python 3.11 would lose the rest when a worker dies."""
     with cf.ProcessPoolExecutor(1) as executor:
-        asked = []
-        monkeypatch.setattr(cf.Future, "cancel", lambda self, cancel=cf.Future.cancel: asked.append(self) or cancel(self))
+        asked, cancel = [], cf.Future.cancel
+        monkeypatch.setattr(cf.Future, "cancel", lambda future: asked.append(future) or cancel(future))
         pool = wrap_executor(executor)
         pool.submit(work.nap, 0.5)
         queued = [pool.submit(work.double, n) for n in range(8)]

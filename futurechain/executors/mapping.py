@@ -96,7 +96,10 @@ def call_each(fn: Callable[..., T], calls: tuple[tuple[Any, ...], ...]) -> list[
 
 
 def _results(
-    futures: deque[cf.Future[Any]], until: float | None, more: Callable[..., cf.Future[Any]] | None, calls: Iterator[Any]
+    futures: deque[cf.Future[Any]],
+    until: float | None,
+    more: Callable[..., cf.Future[Any]] | None,
+    calls: Iterator[Any],
 ) -> Iterator[Any]:
     """Hand the results out, and keep as many calls under way if there are `more`: that holds the executor."""
     try:
