@@ -14,6 +14,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
 
@@ -28,6 +29,7 @@ from futurechain import (
     race,
     succeed,
     wrap_executor,
+    wrap_future,
 )
 from futurechain.errors import ExecutorShutdownError, StagePicklingError
 from futurechain.executors.parcel import call_there, time_there
@@ -448,3 +450,28 @@ def test_a_standard_pool_is_never_asked_to_cancel(monkeypatch):
 
         assert all(task.cancelled() for task in queued[4:])
         assert cf.Future not in map(type, asked)
+
+
+AFTER_A_BREAK = {
+    "an error handler": lambda pool, task: task.catch(lambda _: None),
+    "a submit": lambda pool, task: task.addErrback(lambda _: pool.submit(int)),
+    "a shutdown": lambda pool, task: task.addErrback(lambda _: pool.shutdown(wait=False)),
+    "a stage": lambda pool, task: task.then(None, str),
+}
+
+
+@pytest.mark.parametrize("attach", AFTER_A_BREAK.values(), ids=list(AFTER_A_BREAK))
+@pytest.mark.parametrize("wrap", [True, False], ids=["wrapped executor", "wrapped futures"])
+def test_a_standard_thread_pool_that_cannot_begin_holds_nobody_up(attach, wrap):
+    """Its worker holds the lock that `submit` and `shutdown` want while it fails what waits: nothing runs there."""
+    gate = threading.Event()
+    executor = cf.ThreadPoolExecutor(1, initializer=lambda: gate.wait(30) and work.boom())
+    pool = wrap_executor(executor) if wrap else executor
+    tasks = [pool.submit(int) if wrap else wrap_future(pool.submit(int)) for _ in range(3)]
+    ends = [attach(pool, task) for task in tasks]
+    gate.set()
+
+    assert cf.wait(tasks + ends, 30).not_done == set()
+    assert {type(task.exception(0)) for task in tasks} == {BrokenThreadPool}
+    assert {type(end.exception(0)) for end in ends} <= {BrokenThreadPool, type(None)}
+    pool.shutdown()

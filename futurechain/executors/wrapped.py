@@ -41,7 +41,7 @@ from futurechain.executors.mapping import Mapping
 from futurechain.executors.out_of_process import Job, OutOfProcess, unpicklable
 from futurechain.executors.parcel import Parcel, Timed
 from futurechain.executors.pool import check_stage_travels, new_name, refusal
-from futurechain.executors.wrapped_future import Foreign
+from futurechain.executors.wrapped_future import Foreign, says_broken
 from futurechain.failure import Failure
 from futurechain.future import Future
 
@@ -270,7 +270,8 @@ class ThreadsScheduler(WrappedScheduler):
 
     def receive(self, stage: Any, outcome: Any) -> None:
         if claim(stage):
-            self.carry_on(partial(_settle_here, stage, outcome))
+            go_on = super().carry_on if says_broken(outcome) else self.carry_on
+            go_on(partial(_settle_here, stage, outcome))
 
     def carry_on(self, action: Callable[[], object]) -> None:
         Job(self, action)()
