@@ -475,3 +475,26 @@ def test_a_standard_thread_pool_that_cannot_begin_holds_nobody_up(attach, wrap):
     assert {type(task.exception(0)) for task in tasks} == {BrokenThreadPool}
     assert {type(end.exception(0)) for end in ends} <= {BrokenThreadPool, type(None)}
     pool.shutdown()
+
+
+def test_a_standard_thread_pool_that_cannot_begin_fails_all_that_waits():
+    """Although some of it was cancelled, of which the pool is not told: it would stop there."""
+    gate = threading.Event()
+    with wrap_executor(cf.ThreadPoolExecutor(1, initializer=lambda: gate.wait(30) and work.boom())) as pool:
+        tasks = [pool.submit(int) for _ in range(6)]
+        assert tasks[2].cancel()
+        assert tasks[4].then(str).cancel()
+        gate.set()
+        assert cf.wait(tasks, 30).not_done == set()
+    assert [type(task.exception(0)) for task in tasks if not task.cancelled()] == [BrokenThreadPool] * 4
+
+
+@pytest.mark.parametrize("make", [lambda: cf.ThreadPoolExecutor(1), lambda: cf.ProcessPoolExecutor(1)])
+def test_what_is_withdrawn_has_no_outcome(make):
+    """Whether the worker comes to it before or after: it is cancelled, or what was to come out."""
+    with wrap_executor(make()) as pool:
+        for _ in range(300):
+            task, end = pool.submit(work.one), pool.submit(work.one)
+            cancelled = task.cancel()
+            assert end.result(30) == 1
+            assert task.cancelled() if cancelled else task.result(30) == 1
