@@ -317,6 +317,31 @@ def test_a_returned_future_is_flattened_on_foreign_thread_pools():
         assert stage.result(30) == 5
 
 
+class AtOnce(cf.Executor):
+    """Runs everything in `submit`; nothing is known of it but its interface."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = cf.Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+def test_a_returned_future_is_flattened_on_any_executor():
+    """Also where nothing is known of that but its interface: it may share our memory."""
+    with wrap_executor(AtOnce()) as wrapped:
+        inner = Future()
+        stages = [wrapped.submit(lambda: inner), succeed(1).then(lambda _: inner, on=wrapped)]
+        after = stages[0].then(work.double)
+        assert not cf.wait(stages, 0.01).done
+        inner.set_result(5)
+        assert [stage.result(30) for stage in stages] == [5, 5]
+        assert after.result(30) == 10
+        assert wrapped.submit(lambda: fail(KeyError())).catch(KeyError, lambda _: "caught").result(30) == "caught"
+
+
 def test_loky():
     """loky's executor works in a wrapper: chains, errors, pickling, shutdown."""
     loky = pytest.importorskip("loky")

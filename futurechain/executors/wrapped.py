@@ -205,8 +205,11 @@ class WrappedScheduler(OutOfProcess):
         self.fail(stage, LostFutureError(f"{self.name} has dropped the future of this stage without settling it"))
 
     def receive(self, stage: Any, outcome: Any) -> None:
-        """Take the outcome that the executor has delivered."""
-        self.deliver(stage, outcome)
+        """Take the outcome that the executor has delivered; one that shares our memory may deliver a future."""
+        if not issubclass(type(outcome), cf.Future):
+            self.deliver(stage, outcome)
+        elif claim(stage):
+            self.carry_on(partial(_settle_here, stage, outcome))
 
     def carry_on(self, action: Callable[[], object]) -> None:
         """Do what is to be done for a stage that has arrived, and may run user code."""
