@@ -8,7 +8,10 @@ import doctest
 import inspect
 import itertools
 import os
+import pydoc
+import re
 import sys
+import textwrap
 import time
 
 import pytest
@@ -78,3 +81,24 @@ def test_examples_are_true(name, text, module, pool, processes, tmp_path, monkey
 
     assert example.examples
     assert "".join(told) == ""
+
+
+def test_help_opens_with_what_users_need():
+    """`help(futurechain)`: one line, an example, and the names to begin with, which exist; then all the rest."""
+    opening = pydoc.plain(pydoc.render_doc(futurechain)).partition("PACKAGE CONTENTS")[0]
+    names = re.findall(r"(?<!`)`([\w.]+)`(?!`)", opening)
+
+    assert "futurechain - Chaining for" in opening
+    assert opening.index("from futurechain import") < opening.index("What users need first")
+    assert {*names} <= {*futurechain.__all__}
+    assert {"Future", "ThreadPoolExecutor", "ProcessPoolExecutor", "gather", "limit", "Pipeline"} <= {*names}
+
+
+def test_the_example_of_the_package_runs(capsys):
+    """With two functions and some data."""
+    example = textwrap.dedent(re.search(r"::\n\n((?:    .*\n|\n)+)", inspect.getdoc(futurechain))[1])
+    data = {"fetch": str.upper, "parse": str.split, "default": str, "url": "a b", "urls": ["c", "d e"]}
+
+    exec(example, data)
+
+    assert capsys.readouterr().out == "['A', 'B']\n('C', 'D E')\n['C']\n['D', 'E']\n"

@@ -234,6 +234,13 @@ def test_map_with_a_buffer_reads_no_further(make):
         results.close()
 
 
+def test_map_with_a_buffer_holds_its_executor(pool):
+    """No result is lost when nobody else does, as with a view of `limit` that is made for the call."""
+    results = limit(pool, concurrency=2).map(work.double, range(10), buffersize=2)
+    gc.collect()
+    assert list(results) == [work.double(n) for n in range(10)]
+
+
 @pytest.mark.parametrize(("options", "error"), [({"buffersize": 0}, ValueError), ({"buffersize": "1"}, TypeError)])
 def test_map_refuses_a_bad_buffer(pool, options, error):
     """At the call."""

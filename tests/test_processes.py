@@ -14,11 +14,23 @@ import textwrap
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
 
 import work
-from futurechain import INLINE, Future, ProcessPoolExecutor, ThreadPoolExecutor, fail, succeed, wrap_executor
+from futurechain import (
+    INLINE,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    fail,
+    limit,
+    race,
+    succeed,
+    wrap_executor,
+    wrap_future,
+)
 from futurechain.errors import ExecutorShutdownError, StagePicklingError
 from futurechain.executors.parcel import call_there, time_there
 
@@ -305,6 +317,31 @@ def test_a_returned_future_is_flattened_on_foreign_thread_pools():
         assert stage.result(30) == 5
 
 
+class AtOnce(cf.Executor):
+    """Runs everything in `submit`; nothing is known of it but its interface."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = cf.Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+def test_a_returned_future_is_flattened_on_any_executor():
+    """Also where nothing is known of that but its interface: it may share our memory."""
+    with wrap_executor(AtOnce()) as wrapped:
+        inner = Future()
+        stages = [wrapped.submit(lambda: inner), succeed(1).then(lambda _: inner, on=wrapped)]
+        after = stages[0].then(work.double)
+        assert not cf.wait(stages, 0.01).done
+        inner.set_result(5)
+        assert [stage.result(30) for stage in stages] == [5, 5]
+        assert after.result(30) == 10
+        assert wrapped.submit(lambda: fail(KeyError())).catch(KeyError, lambda _: "caught").result(30) == "caught"
+
+
 def test_loky():
     """loky's executor works in a wrapper: chains, errors, pickling, shutdown."""
     loky = pytest.importorskip("loky")
@@ -406,3 +443,83 @@ def test_what_cannot_be_built_anew_is_told_by_the_worker():
     for there in (call_there, time_there):
         with pytest.raises(StagePicklingError, match="cannot travel back"):
             there(work.raise_two_arguments)
+
+
+def test_a_broken_standard_pool_is_not_submitted_to_in_its_own_thread():
+    """Its manager holds the lock that `submit` wants while it fails what a view of `limit` has let through."""
+    with wrap_executor(cf.ProcessPoolExecutor(1)) as pool:
+        view = limit(pool, concurrency=2)
+        tasks = [view.submit(work.die), *[view.submit(work.double, n) for n in range(5)]]
+        stages = [task.then(work.double) for task in tasks]
+
+        assert cf.wait(tasks + stages, 30).not_done == set()
+        assert isinstance(tasks[-1].exception(0), BrokenProcessPool)
+        assert isinstance(stages[-1].exception(0), BrokenProcessPool)
+    assert {type(task.exception(0)) for task in tasks} == {BrokenProcessPool}
+
+
+def test_a_standard_pool_is_never_asked_to_cancel(monkeypatch):
+    """Not by `cancel()`, a timeout, or a lost race: Python 3.11 would lose the rest when a worker dies."""
+    with cf.ProcessPoolExecutor(1) as executor:
+        asked, cancel = [], cf.Future.cancel
+        monkeypatch.setattr(cf.Future, "cancel", lambda future: asked.append(future) or cancel(future))
+        pool = wrap_executor(executor)
+        pool.submit(work.nap, 0.5)
+        queued = [pool.submit(work.double, n) for n in range(8)]
+        assert queued[7].cancel()
+        assert queued[6].then(work.double).cancel()
+        assert race(queued[5], succeed(1)).result(0) == 1
+        with pytest.raises(TimeoutError):
+            queued[4].timeout(0.01).result(30)
+        pool.shutdown()
+
+        assert all(task.cancelled() for task in queued[4:])
+        assert cf.Future not in map(type, asked)
+
+
+AFTER_A_BREAK = {
+    "an error handler": lambda pool, task: task.catch(lambda _: None),
+    "a submit": lambda pool, task: task.addErrback(lambda _: pool.submit(int)),
+    "a shutdown": lambda pool, task: task.addErrback(lambda _: pool.shutdown(wait=False)),
+    "a stage": lambda pool, task: task.then(None, str),
+}
+
+
+@pytest.mark.parametrize("attach", AFTER_A_BREAK.values(), ids=list(AFTER_A_BREAK))
+@pytest.mark.parametrize("wrap", [True, False], ids=["wrapped executor", "wrapped futures"])
+def test_a_standard_thread_pool_that_cannot_begin_holds_nobody_up(attach, wrap):
+    """Its worker holds the lock that `submit` and `shutdown` want while it fails what waits: nothing runs there."""
+    gate = threading.Event()
+    executor = cf.ThreadPoolExecutor(1, initializer=lambda: gate.wait(30) and work.boom())
+    pool = wrap_executor(executor) if wrap else executor
+    tasks = [pool.submit(int) if wrap else wrap_future(pool.submit(int)) for _ in range(3)]
+    ends = [attach(pool, task) for task in tasks]
+    gate.set()
+
+    assert cf.wait(tasks + ends, 30).not_done == set()
+    assert {type(task.exception(0)) for task in tasks} == {BrokenThreadPool}
+    assert {type(end.exception(0)) for end in ends} <= {BrokenThreadPool, type(None)}
+    pool.shutdown()
+
+
+def test_a_standard_thread_pool_that_cannot_begin_fails_all_that_waits():
+    """Although some of it was cancelled, of which the pool is not told: it would stop there."""
+    gate = threading.Event()
+    with wrap_executor(cf.ThreadPoolExecutor(1, initializer=lambda: gate.wait(30) and work.boom())) as pool:
+        tasks = [pool.submit(int) for _ in range(6)]
+        assert tasks[2].cancel()
+        assert tasks[4].then(str).cancel()
+        gate.set()
+        assert cf.wait(tasks, 30).not_done == set()
+    assert [type(task.exception(0)) for task in tasks if not task.cancelled()] == [BrokenThreadPool] * 4
+
+
+@pytest.mark.parametrize("make", [lambda: cf.ThreadPoolExecutor(1), lambda: cf.ProcessPoolExecutor(1)])
+def test_what_is_withdrawn_has_no_outcome(make):
+    """Whether the worker comes to it before or after: it is cancelled, or what was to come out."""
+    with wrap_executor(make()) as pool:
+        for _ in range(300):
+            task, end = pool.submit(work.one), pool.submit(work.one)
+            cancelled = task.cancel()
+            assert end.result(30) == 1
+            assert task.cancelled() if cancelled else task.result(30) == 1

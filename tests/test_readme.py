@@ -105,9 +105,45 @@ def test_the_reference_is_complete(module: ModuleType) -> None:
     assert [name for name in [*module.__all__, *methods] if name not in told] == []
 
 
+TASKS = [
+    "Chain tasks", "Handle errors", "Pass arguments to a step", "Limit, and limit the rate", "Show progress",
+    "Stream many items", "Time out and stop", "Retry", "Use it under asyncio", "Use it in FastAPI",
+    "Use it in Django", "Ctrl-C and shutdown", "Silence or see failure reports", "Context variables",
+]  # fmt: skip
+"""What users come for."""
+
+
+@pytest.mark.parametrize("task", sorted({*TASKS, *re.findall(r"^### (.*)$", TEXT, re.MULTILINE)}))
+def test_each_task_has_code(task: str) -> None:
+    """It has a section, with a program in it that the tests above run."""
+    section = re.search(rf"^### {re.escape(task)}\n(.*?)^##", TEXT, re.MULTILINE | re.DOTALL)
+
+    assert section is not None
+    assert re.search(r"^```py(?:thon)?$", section[1], re.MULTILINE)
+
+
+@pytest.mark.parametrize("start", ["Twisted", "promises", "more-executors", "joblib", "concurrent.futures by hand"])
+def test_each_origin_has_a_table(start: str) -> None:
+    """Who comes from elsewhere finds the names side by side."""
+    section = re.search(rf"^## Coming from {re.escape(start)}\n(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
+
+    assert section is not None
+    assert len(re.findall(r"^\| .* \| .* \|$", section[1], re.MULTILINE)) >= 10
+
+
 @pytest.mark.parametrize("program", ["-m futurechain poetry", "-m pytest"])
 def test_a_fresh_machine_needs_one_command(program: str) -> None:
     """The main job and the tests each have exactly one command that sets up all they need."""
     found = [command for command in COMMANDS if command.startswith("python3 -m venv") and program in command]
 
     assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    "wish", ["a deadline for a whole chain", "OpenTelemetry spans", "resource scopes", "progress from inside a worker"]
+)
+def test_the_limits_say_what_comes_later(wish: str) -> None:
+    """What users have asked for and will not find yet."""
+    limits = TEXT.partition("## Limits")[2].partition("\n## ")[0]
+
+    assert wish in " ".join(limits.partition("* Later:")[2].split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 import gc
 import threading
+import time
 
 import pytest
 
@@ -81,6 +82,18 @@ def test_a_foreign_future_is_always_asked(cancel):
     cancel(ours)
     assert foreign.asked == 1
     assert ours.cancelled()
+
+
+def test_pebbles_running_task_is_stopped():
+    """Its worker ends, and another one does what comes next."""
+    pebble = pytest.importorskip("pebble")
+    with pebble.ProcessPool(max_workers=1) as pool:
+        foreign = pool.schedule(time.sleep, args=[3600])
+        while not foreign.running():
+            time.sleep(0.001)
+        assert race(wrap_future(foreign), Future.succeed("quicker")).result(0) == "quicker"
+        assert foreign.cancelled()
+        assert pool.schedule(int).result(30) == 0
 
 
 def test_a_timeout_asks_too():

@@ -47,6 +47,7 @@ What differs from Twisted, and the way out
 * `Failure` is frozen, is no exception itself, and has no ``frames``, ``stack``, ``tb`` and ``parents``: look at
   ``failure.value.__traceback__``, or print ``failure.getTraceback(detail="verbose")`` for the variables. Twisted's
   own `Failure` is taken for what it is, in ``errback()``, ``callback()`` and as a callback's result.
+* ``repr()`` tells what a Deferred waits for only when that was returned by a callback, not after ``chainDeferred()``.
 * No ``DeferredFilesystemLock`` (use ``filelock`` in a thread pool), no ``Deferred.callbacks`` (``futurechain.render``
   draws futures), and no private names, such as ``_DEFERRED_SUBCLASSES``. `timeout` is not marked as deprecated.
 """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -62,7 +61,8 @@ class Mapping(cf.Executor):
     def _map(self, fn: Any, calls: Iterator[Any], timeout: float | None, buffersize: int | None) -> Iterator[Any]:
         until = None if timeout is None else time.monotonic() + timeout
         futures = deque(self._submit_wanted(fn, *call) for call in islice(calls, buffersize))
-        return _results(futures, until, weakref.ref(self), fn, calls if buffersize else iter(()))
+        more = partial(self._submit_wanted, fn) if buffersize else None
+        return _results(futures, until, more, calls)
 
     def _submit_wanted(self, fn: Any, *call: Any) -> cf.Future[Any]:
         """Submit what the caller will ask for."""
@@ -96,15 +96,17 @@ def call_each(fn: Callable[..., T], calls: tuple[tuple[Any, ...], ...]) -> list[
 
 
 def _results(
-    futures: deque[cf.Future[Any]], until: float | None, executor: weakref.ref[Mapping], fn: Any, calls: Iterator[Any]
+    futures: deque[cf.Future[Any]],
+    until: float | None,
+    more: Callable[..., cf.Future[Any]] | None,
+    calls: Iterator[Any],
 ) -> Iterator[Any]:
-    """Hand the results out, and keep as many calls under way; the executor may be collected meanwhile."""
+    """Hand the results out, and keep as many calls under way if there are `more`: that holds the executor."""
     try:
         while futures:
-            pool, call = executor(), None
-            if pool is not None and (call := next(calls, None)) is not None:
-                futures.append(pool._submit_wanted(fn, *call))
-            del pool, call
+            if more is not None and (call := next(calls, None)) is not None:
+                futures.append(more(*call))
+                del call
             yield _result(futures.popleft(), until)
     finally:
         for future in futures:

@@ -14,7 +14,11 @@ from futurechain.core.scheduler import Call
 from futurechain.executors.travel import cannot_come_back
 from futurechain.failure import Failure
 
-__all__ = ["Parcel", "Timed", "call_there", "time_there"]
+__all__ = ["Parcel", "Timed", "Withdrawn", "call_there", "time_there"]
+
+
+class Withdrawn:
+    """What comes back for a call that was withdrawn: no outcome, but the class itself."""
 
 
 class Parcel:
@@ -52,7 +56,7 @@ class _Delivery:
 
     def __call__(self) -> Any:
         if self._call is None:
-            return None
+            return Withdrawn
         fn, args, kwargs = self._call
         return (time_there if self._timed else call_there)(fn, *args, **kwargs)
 

@@ -39,9 +39,9 @@ from futurechain.executors import exit as interpreter
 from futurechain.executors import pebble
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.out_of_process import Job, OutOfProcess, unpicklable
-from futurechain.executors.parcel import Parcel, Timed
+from futurechain.executors.parcel import Parcel, Timed, Withdrawn
 from futurechain.executors.pool import check_stage_travels, new_name, refusal
-from futurechain.executors.wrapped_future import Foreign
+from futurechain.executors.wrapped_future import Foreign, says_broken
 from futurechain.failure import Failure
 from futurechain.future import Future
 
@@ -88,10 +88,28 @@ class LaunchedParcel(Launched):
 
     def stop(self) -> bool:
         """Let nothing of it travel, unless it does already."""
-        if self.runs_abroad():
+        if self._parcel.call is not None and self.runs_abroad():
             return False
         self._parcel.empty()
         return True
+
+
+class LaunchedHere(Launched):
+    """The same on a standard thread pool: with what was cancelled it would not get on, should its initializer fail."""
+
+    __slots__ = ("_calls", "_is_withdrawn")
+
+    def __init__(self, future: cf.Future[Any], calls: list[Call]) -> None:
+        super().__init__(future)
+        self._calls = calls
+        self._is_withdrawn = False
+
+    def stop(self) -> bool:
+        """Take the call back, unless a worker has it: who pops it decides."""
+        with suppress(IndexError):
+            self._calls.pop()
+            self._is_withdrawn = True
+        return self._is_withdrawn or not self.runs_abroad()
 
 
 class WrappedScheduler(OutOfProcess):
@@ -172,6 +190,8 @@ class WrappedScheduler(OutOfProcess):
             if type(outcome) is Timed:
                 watch.ran(stage, Elsewhere(outcome.process, outcome.began))
                 outcome = outcome.outcome
+            if outcome is Withdrawn:  # the stage is for who has withdrawn it
+                return
             if not is_cancelled(outcome):
                 self.receive(stage, Failure(_own(outcome.value, stage, self)) if type(outcome) is Failure else outcome)
             elif not source.stoppers and claim(stage):
@@ -185,8 +205,11 @@ class WrappedScheduler(OutOfProcess):
         self.fail(stage, LostFutureError(f"{self.name} has dropped the future of this stage without settling it"))
 
     def receive(self, stage: Any, outcome: Any) -> None:
-        """Take the outcome that the executor has delivered."""
-        self.deliver(stage, outcome)
+        """Take the outcome that the executor has delivered; one that shares our memory may deliver a future."""
+        if not issubclass(type(outcome), cf.Future):
+            self.deliver(stage, outcome)
+        elif claim(stage):
+            self.carry_on(partial(_settle_here, stage, outcome))
 
     def carry_on(self, action: Callable[[], object]) -> None:
         """Do what is to be done for a stage that has arrived, and may run user code."""
@@ -265,12 +288,14 @@ class ThreadsScheduler(WrappedScheduler):
         return True
 
     def send(self, foreign: Any, stage: Any, call: Call, *, begun: bool) -> tuple[cf.Future[Any], Launched]:
-        future = _submitted(foreign, (_run_within, (self, stage._context, call), {}), begun=begun)
-        return future, Launched(future)
+        calls = [call]
+        future = _submitted(foreign, (_run_within, (self, stage._context, calls), {}), begun=begun)
+        return future, LaunchedHere(future, calls) if type(future) is cf.Future else Launched(future)
 
     def receive(self, stage: Any, outcome: Any) -> None:
         if claim(stage):
-            self.carry_on(partial(_settle_here, stage, outcome))
+            go_on = super().carry_on if says_broken(outcome) else self.carry_on
+            go_on(partial(_settle_here, stage, outcome))
 
     def carry_on(self, action: Callable[[], object]) -> None:
         Job(self, action)()
@@ -281,13 +306,16 @@ class ProcessScheduler(WrappedScheduler):
 
     It is never asked to cancel what it holds: in Python 3.11 that makes it lose the rest when a worker dies. Instead
     a call that is not wanted any more is sent as one that does nothing (see `Parcel`). When the pool breaks, its
-    manager settles all futures with one exception, and holds a lock while it does so: nothing is submitted then.
+    manager settles all futures with one exception, and from Python 3.12 on it holds a lock meanwhile that `submit`
+    wants: so a broken pool is not asked, as a view of `limit` would do at once, in that very thread.
     """
 
     __slots__ = ()
     is_awaited = True
 
     def send(self, foreign: Any, stage: Any, call: Call, *, begun: bool) -> tuple[cf.Future[Any], Launched]:
+        if foreign._broken:
+            raise standard.BrokenProcessPool(foreign._broken)
         parcel = Parcel(call)
         future = standard.ProcessPoolExecutor.submit(foreign, parcel)
         return future, LaunchedParcel(future, parcel)
@@ -310,19 +338,22 @@ def _settle_here(stage: Any, outcome: Any) -> None:
     settle(stage, outcome)
 
 
-def _run_within(scheduler: Scheduler, context: Context, call: Call) -> Any:
-    """Make the call in a worker of a foreign thread pool: what it submits is inside work.
+def _run_within(scheduler: Scheduler, context: Context, calls: list[Call]) -> Any:
+    """Make the call, if it is still there, in a worker of a foreign thread pool: what it submits is inside work.
 
     Like any handler it puts things off. They are done here, since nobody knows in which thread the outcome arrives.
     """
+    try:
+        fn, args, kwargs = calls.pop()
+    except IndexError:
+        return Withdrawn
     run = current.thread
     depth, run.depth = run.depth, run.depth + 1
     run.within, before = scheduler, run.within
-    fn, args, kwargs = call
     try:
         return context.run(fn, *args, **kwargs)
     finally:
-        del call, fn, args, kwargs
+        del fn, args, kwargs
         run.depth = depth
         try:
             if not depth:

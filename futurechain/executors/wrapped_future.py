@@ -12,11 +12,11 @@ from futurechain.core.handlers import Named
 from futurechain.core.loop import HERE, run_dependents, settle
 from futurechain.core.state import PENDING, claim, is_consumed, new_pending, publish, withdraw
 from futurechain.core.stdlib import outcome_of
-from futurechain.errors import LostFutureError
+from futurechain.errors import BrokenExecutor, LostFutureError
 from futurechain.failure import Failure
 from futurechain.future import Future, LocalStage
 
-__all__ = ["Foreign", "wrap_future"]
+__all__ = ["Foreign", "says_broken", "wrap_future"]
 
 T = TypeVar("T")
 
@@ -85,6 +85,15 @@ def wrap_future(future: cf.Future[T]) -> Future[T]:
     return cast("Future[T]", ours)
 
 
+def says_broken(outcome: Any) -> bool:
+    """Tell whether a pool broke: then the thread that says so holds a lock of it, and must run no user code.
+
+    Standard pools fail what they have with the lock held that ``submit`` and ``shutdown`` want: process pools from
+    Python 3.12 on, and thread pools whose initializer fails.
+    """
+    return type(outcome) is Failure and isinstance(outcome.value, BrokenExecutor)
+
+
 class _Relay:
     """A done callback of a foreign future, for all who adopt that; it notices when the future is dropped unsettled."""
 
@@ -107,8 +116,9 @@ class _Relay:
     def __call__(self, foreign: cf.Future[Any]) -> None:
         while (ours := self._take()) is not None:
             if claim(ours):
-                publish(ours, outcome_of(foreign))
-                callback_threads.run(partial(run_dependents, ours))
+                publish(ours, outcome := outcome_of(foreign))
+                go_on = callback_threads.post if says_broken(outcome) else callback_threads.run
+                go_on(partial(run_dependents, ours))
 
     def _take(self) -> Any:
         try:

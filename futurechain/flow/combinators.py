@@ -423,7 +423,13 @@ def first(*futures: cf.Future[Any]) -> Future[Any]:
     return _Some(_adopt("first", futures), 1, single=True).start()
 
 
-def some(n: int, *futures: cf.Future[T]) -> Future[list[T]]:
+@overload
+def some(n: int, f1: cf.Future[T1], f2: cf.Future[T2], /) -> Future[list[T1 | T2]]: ...
+@overload
+def some(n: int, f1: cf.Future[T1], f2: cf.Future[T2], f3: cf.Future[T3], /) -> Future[list[T1 | T2 | T3]]: ...
+@overload
+def some(n: int, *futures: cf.Future[T]) -> Future[list[T]]: ...
+def some(n: int, *futures: cf.Future[Any]) -> Future[list[Any]]:
     """Return a future of the first `n` results, as they come.
 
     Fails with an ``ExceptionGroup`` of the errors, in order, as soon as there cannot be so many any more.
@@ -440,7 +446,7 @@ def some(n: int, *futures: cf.Future[T]) -> Future[list[T]]:
         raise TypeError(f"some() wants a whole number before the futures, not {n!r}")
     if not 0 <= n <= len(futures):
         raise ValueError(f"some({n}) of {len(futures)} futures can never be")
-    return succeed([]) if n == 0 else cast("Future[list[T]]", _Some(_adopt("some", futures), n).start())
+    return succeed([]) if n == 0 else cast("Future[list[Any]]", _Some(_adopt("some", futures), n).start())
 
 
 @overload

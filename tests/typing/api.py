@@ -266,6 +266,7 @@ def coroutines() -> None:
     assert_type(walk_async("x"), Future[int])
     assert_type(race(succeed(1), succeed("a")), Future[int | str])
     assert_type(first(succeed(1), succeed("a")), Future[int | str])
+    assert_type(some(1, succeed(1), succeed("a")), Future[list[int | str]])
     assert_type(ensure_future(succeed(1)), Future[int])
     assert_type(ensure_future(count([])), Future[int])
     assert_type(ensure_future(count([]), on=INLINE), Future[int])
