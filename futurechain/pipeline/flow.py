@@ -78,6 +78,8 @@ class Flow:
         self.enter: Callable[[Any, Iterable[Item]], None] = self.running.enter
         self.watch: Callable[[Any, Iterable[Item], Callable[[Any], object]], None] = self.running.watch
         self.leave: Callable[[Any], None] = self.running.leave
+        self.inside: list[int] = []
+        """The threads that are in a step."""
         self.post: Callable[..., None] = self.running.post
         self._consumer: Future[None] | None = None
         """What the consumer waits for, if it does."""

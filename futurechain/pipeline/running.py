@@ -35,6 +35,7 @@ class Running:
             wanted = any(item.state is LIVE for item in items)
         if not wanted:
             cancel_all([key])
+        places.wake_workers()  # one that waits for this stream may have looked too early
 
     def watch(self, future: cf.Future[Any], items: Iterable[Item], done: Callable[[Any], object]) -> None:
         """Enter `future`, and have `done` called when it is done, which has to let it leave."""
@@ -79,7 +80,7 @@ class Running:
         """Return what is settled when there is no entry; None if that is so already. Under the lock."""
         if not self._entries:
             return None
-        if self._idle is None:
+        if self._idle is None or self._idle.done():  # a task that waited for it was cancelled
             self._idle = Future()
         return self._idle
 
@@ -87,10 +88,16 @@ class Running:
         """Return what works for nobody. Under the lock."""
         return [key for key, inside in self._entries.items() if all(item.state is DROPPED for item in inside)]
 
-    def a_future(self) -> cf.Future[Any] | None:
-        """Return a future that a waiting worker can help with, if there is one."""
+    # -- as what a worker waits for: it does what is queued on its own pool meanwhile ---------------------------------
+
+    def sources(self) -> list[Future[Any]]:
+        """Return the futures among the entries."""
         with self._lock:
-            return next((key for key in self._entries if isinstance(key, cf.Future) and not key.done()), None)
+            return [key for key in self._entries if isinstance(key, Future)]
+
+    def cancel_for(self, child: Any) -> tuple[()]:
+        """Say that nothing is to be cancelled when the waiter is: that is not all that they are wanted for."""
+        return ()
 
 
 def cancel_all(entries: Iterable[Any]) -> None:

@@ -9,7 +9,7 @@ import concurrent.futures as cf
 import inspect
 from collections import deque
 from functools import partial
-from threading import current_thread, main_thread
+from threading import current_thread, get_ident, main_thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +144,9 @@ class LocalStation:
             return True
 
     def _call(self, item: Item) -> Any:
+        me, inside = get_ident(), self.flow.inside
         try:
+            inside.append(me)
             value = self.step.call(item.outcome)
             if type(value) in PLAIN_VALUES:
                 return value
@@ -159,6 +161,8 @@ class LocalStation:
             return Failure(error)
         except BaseException as error:
             return protected(error)
+        finally:
+            inside.remove(me)
 
     def _wait_for(self, inner: cf.Future[Any], item: Item, began: float, timeout: Timeout | None) -> None:
         """Go on when the future that the step has returned is done; no thread waits for it."""
