@@ -73,6 +73,26 @@ def note_run(pair):
     return value
 
 
+def meet(call):
+    """Return when so many processes are in here."""
+    folder, number, parties = call
+    Path(folder, str(os.getpid())).touch()
+    while len(list(Path(folder).iterdir())) < parties:
+        time.sleep(0.001)
+    return number
+
+
+def crowd(call):
+    """Note how many are in the step in all processes at once, for a moment; the second one to be run counts."""
+    folder, number, *before = call
+    mark = Path(folder, f"{len(before)}-{number}")
+    mark.touch()
+    time.sleep(0.002)
+    most = len(list(Path(folder).glob(f"{len(before)}-*")))
+    mark.unlink()
+    return (folder, number, *before, most)
+
+
 class Awkward:
     """It pickles, unless it is a three."""
 

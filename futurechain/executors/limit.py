@@ -78,6 +78,9 @@ class _View(Scheduler):
     def show(self, stage: Any) -> Any:
         return self._inner.show(stage)
 
+    def queue_of(self, stage: Any) -> Scheduler | None:
+        return self._inner.queue_of(stage) if id(stage) in self.running else None
+
     def register(self, stage: Any, source: Any = None) -> None:
         if self.closing and not self._is_inside(source):
             return  # it will be refused when its turn comes; an error before that still passes through
@@ -235,9 +238,11 @@ class _View(Scheduler):
     # -- ending -------------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise RuntimeError if the executor takes no new work any more."""
+        """Raise RuntimeError if the executor takes no new work any more, or what that is a view of."""
         if getattr(self._inner, "closing", False) and not self._is_inside(None):
             raise RuntimeError(f"cannot schedule new futures after shutdown of {self._inner.name}")
+        if isinstance(self._inner, _View):
+            self._inner.check()
 
     def close(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more outside work; cancel what is pending, or wait for it, if asked to."""

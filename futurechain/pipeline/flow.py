@@ -292,16 +292,18 @@ class Flow:
             counters.in_flight = 0  # it is, unless Ctrl-C came while the consumer's thread was counting
 
     def _drop(self, items: Sequence[Item]) -> list[Any]:
-        for item in items:
-            if item.state is LIVE:
-                item.state = DROPPED
-                self.live -= 1
-                self.shelf.is_dropped(item)
-                self.counters[min(item.step, len(self.steps) - 1)].cancelled += 1
-        for station in (*self.local, *{*self.trips}):
+        dropped, reached = [item for item in items if item.state is LIVE], set[int]()
+        for item in dropped:
+            item.state = DROPPED
+            self.live -= 1
+            self.shelf.is_dropped(item)
+            number = min(item.step, len(self.steps) - 1)
+            self.counters[number].cancelled += 1
+            reached.add(number)
+        for station in {one for number in reached for one in (self.local[number], self.trips[number])}:
             if station is not None:
                 station.prune()
-        return self.running.unwanted()
+        return self.running.unwanted(dropped)
 
     def statistics(self) -> tuple[StepStatistics, ...]:
         """Return the figures of each step."""

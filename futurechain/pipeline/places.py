@@ -56,9 +56,16 @@ def executor_of(on: Any) -> cf.Executor:
 
 
 def check_open(executor: Any) -> None:
-    """Raise RuntimeError if `executor` is known to be shut down."""
-    if getattr(scheduler_of(executor), "closing", False) or getattr(_inner(executor), "_shutdown", False) is True:
+    """Raise RuntimeError if `executor`, or what it is a view of, is known to be shut down for who asks."""
+    scheduler = scheduler_of(executor)
+    if getattr(scheduler, "closing", False):
+        refused = not scheduler._is_inside(None)  # what belongs to a chain that has begun is still let in
+    else:
+        refused = any(getattr(_inner(executor), name, False) is True for name in ("_shutdown", "_shutdown_thread"))
+    if refused:
         raise ExecutorShutdownError(f"{name_of(executor)} is shut down: give on= an executor that is still open")
+    if isinstance(executor, LimitedExecutor):
+        check_open(executor.executor)
 
 
 def shares_memory(executor: Any) -> bool:

@@ -23,6 +23,8 @@ class Running:
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
         self._entries: dict[Any, Iterable[Item]] = {}
+        self._groups: dict[Any, Iterable[Item]] = {}
+        """Those of them that may touch several items; there are a few for each worker."""
         self._idle: Future[None] | None = None
 
     def __len__(self) -> int:
@@ -32,6 +34,10 @@ class Running:
         """Note that `key` may still touch `items`; cancel it if nobody wants them."""
         with self._lock:
             self._entries[key] = items
+            if type(items) is tuple:
+                items[0].held += (key,)
+            else:
+                self._groups[key] = items
             wanted = any(item.state is LIVE for item in items)
         if not wanted:
             cancel_all([key])
@@ -49,12 +55,19 @@ class Running:
     def leave(self, key: Any) -> None:
         """Note that `key` touches its items no more."""
         with self._lock:
-            self._entries.pop(key, None)
+            self._forget(key)
             idle = self._idle if not self._entries else None
             if idle is not None:
                 self._idle = None
         if idle is not None:
             wake(idle)
+
+    def _forget(self, key: Any) -> None:
+        items = self._entries.pop(key, ())
+        if type(items) is not tuple:
+            del self._groups[key]
+        elif items:
+            items[0].held = tuple(one for one in items[0].held if one is not key)
 
     def post(self, job: Any, item: Item, *args: Any) -> None:
         """Run ``job(item, *args)`` on a callback thread."""
@@ -84,9 +97,10 @@ class Running:
             self._idle = Future()
         return self._idle
 
-    def unwanted(self) -> list[Any]:
-        """Return what works for nobody. Under the lock."""
-        return [key for key, inside in self._entries.items() if all(item.state is DROPPED for item in inside)]
+    def unwanted(self, dropped: Iterable[Item]) -> list[Any]:
+        """Return what works for nobody, now that these were `dropped`. Under the lock."""
+        alone = [key for item in dropped for key in item.held]
+        return alone + [key for key, inside in self._groups.items() if all(item.state is DROPPED for item in inside)]
 
     # -- as what a worker waits for: it does what is queued on its own pool meanwhile ---------------------------------
 
