@@ -39,6 +39,30 @@ def spin(seconds):
     return seconds
 
 
+def spin_between(seconds):
+    """Be busy; when that began, and when it ended."""
+    began = time.perf_counter()
+    spin(seconds)
+    return began, time.perf_counter()
+
+
+def spin_thrice(seconds):
+    spin(3 * seconds)
+    return seconds
+
+
+def spin_first(pair):
+    """Be busy for longer than the next step may be."""
+    spin(0.11)
+    return pair
+
+
+def fail_on_zero(seconds):
+    if not seconds:
+        raise ValueError("nothing was done")
+    return seconds
+
+
 def give_lock_on_threes(value):
     return threading.Lock() if value % 10 == 3 else value
 
@@ -91,6 +115,14 @@ def crowd(call):
     most = len(list(Path(folder).glob(f"{len(before)}-*")))
     mark.unlink()
     return (folder, number, *before, most)
+
+
+def note_first(pair):
+    """Note in another file that it was run."""
+    path, _ = pair
+    with Path(f"{path}-first").open("a") as file:
+        file.write("x")
+    return pair
 
 
 class Awkward:
