@@ -57,7 +57,7 @@ def test_one_recipe_serves_several_threads(pool):
 
 def test_handlers_move_the_chain_as_well(pool):
     """``on=`` of ``catch`` and ``finally_`` holds for them and for the steps after them, whether they run or not."""
-    where = lambda *_: threading.current_thread().name  # noqa: E731
+    where = lambda *_: threading.current_thread().name
     for recipe in (
         Pipeline().then(fail_on_threes).catch(where, on=pool).then(lambda name: (name, where())),
         Pipeline().then(fail_on_threes).catch(KeyError, where, on=pool).catch(where).then(lambda name: (name, where())),
@@ -329,7 +329,17 @@ def test_an_executor_that_is_shut_down(make, view):
             call()
 
 
-@pytest.mark.parametrize("items", [range(10**30), type("Data", (), {"__len__": None, "__getitem__": range(9).__getitem__})()])
+class Data:
+    """A data set that does not know how much it has."""
+
+    def __len__(self):
+        raise NotImplementedError
+
+    def __getitem__(self, index):
+        return index
+
+
+@pytest.mark.parametrize("items", [range(10**30), Data()])
 def test_an_input_whose_length_cannot_be_told(items):
     """An input that has no length to tell is read all the same."""
     with Pipeline().then(increment).map(items) as stream:

@@ -99,7 +99,7 @@ def memory():
 
 def held():
     """Return what a process may leak, but for memory."""
-    return threading.active_count(), children(), len(os.listdir("/proc/self/fd"))
+    return threading.active_count(), children(), len([*Path("/proc/self/fd").iterdir()])
 
 
 @pytest.mark.slow
@@ -311,6 +311,22 @@ def test_the_default_window_of_processes(tmp_path):
         assert list(recipe.map([(str(tmp_path), number, 4) for number in range(12)])) == list(range(12))
 
 
+def test_the_default_window_grows_with_the_trips(processes):
+    """It holds four trips for each worker, as long as they are by then: small items are read far ahead."""
+    read, handed, most = 0, 0, 0
+
+    def items():
+        nonlocal read, most
+        for value in range(10_000):
+            read += 1
+            most = max(most, read - handed)
+            yield value
+
+    for _ in Pipeline().then(increment, on=processes).map(items()):
+        handed += 1
+    assert most > 100
+
+
 @pytest.mark.parametrize("kind", ["threads", "inline"])
 def test_concurrency_bounds_a_step(pool, kind):
     """At most ``concurrency`` items are being run in the step at once."""
@@ -495,10 +511,14 @@ def test_an_input_whose_error_is_the_end_of_async_loops():
 def test_failures_from_the_end_are_linear(every):
     """Failures that come from the last item to the first each cost the same: nothing is looked through each time."""
 
+    def wait(stream):
+        with pytest.raises(ValueError):
+            next(stream)
+
     def measure(count):
         futures = [futurechain.Future() for _ in range(count)]
         stream = Pipeline().then(futures.__getitem__).map(range(count), window=count)
-        waiter = threading.Thread(target=lambda: pytest.raises(ValueError, next, stream))
+        waiter = threading.Thread(target=wait, args=(stream,))
         waiter.start()
         while not stream._flow.is_waited_for():
             time.sleep(0.001)
@@ -644,7 +664,7 @@ def test_closing_in_another_thread(pool):
 def test_one_consumer_at_a_time(pool):
     """A second thread in ``next`` gets a RuntimeError; nothing is lost, handed out twice, or out of order."""
     gate, waiting = threading.Event(), threading.Event()
-    stream = Pipeline().then(lambda value: waiting.set() or gate.wait(30) and value, on=pool).map(range(50), window=4)
+    stream = Pipeline().then(lambda value: waiting.set() or (gate.wait(30) and value), on=pool).map(range(50), window=4)
     found, refused = [], []
 
     first = threading.Thread(target=lambda: found.extend(stream))
@@ -1051,7 +1071,7 @@ print("whole" if after == before else (before, after))
 """
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="this system does not tell what a process holds")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not tell what a process holds")
 @pytest.mark.parametrize("first", ["inline", "threads", "processes"])
 @pytest.mark.parametrize("second", ["inline", "threads", "processes"])
 def test_ctrl_c_leaves_nothing(first, second):

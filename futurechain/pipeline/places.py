@@ -57,7 +57,7 @@ def executor_of(on: Any) -> cf.Executor:
 
 def check_open(executor: Any) -> None:
     """Raise RuntimeError if `executor`, or what it is a view of, is known to be shut down for who asks."""
-    scheduler = scheduler_of(executor)
+    scheduler: Any = scheduler_of(executor)
     if getattr(scheduler, "closing", False):
         refused = not scheduler._is_inside(None)  # what belongs to a chain that has begun is still let in
     else:

@@ -275,11 +275,11 @@ class Stream(Generic[B]):
     def _raise_end(self, what: str, end: type[Exception]) -> NoReturn:
         self._check_state(what)  # closed meanwhile: this is not all
         error, self._inputs_error = self._inputs_error, None
-        if isinstance(error, end):
-            raise RuntimeError(f"the input raised {end.__name__}") from error
-        if error is not None:
-            raise error
-        raise end
+        if error is None:
+            raise end
+        if issubclass(type(error), end):  # it would pass for the end of the stream
+            raise RuntimeError(f"the input raised {end.__name__}") from error  # noqa: TRY004  # of its meaning here
+        raise error
 
     def _show(self) -> None:
         if self._progress.visible:
