@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import contextvars
+import os
 import threading
 
 import pytest
@@ -66,6 +67,24 @@ def test_handlers_move_the_chain_as_well(pool):
         for first, second in (recipe.submit(3).result(), *recipe.map([3])):
             assert first.startswith("ThreadPoolExecutor")
             assert second.startswith("ThreadPoolExecutor")
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda recipe, on: recipe.catch(ValueError, lambda error: 0, on=on),
+        lambda recipe, on: recipe.catch(ValueError, lambda error: 0).finally_(lambda: None, on=on),
+        lambda recipe, on: recipe.then(None, lambda error: 0, on=on),
+    ],
+)
+def test_chains_go_on_where_a_handler_has_moved_them(processes, last):
+    """A handler runs here, but with ``on=`` the chain of an item moves: what is attached to it runs there."""
+    recipe = last(Pipeline().then(fail_on_threes), processes)
+
+    for value in (3, 4):
+        found, pid = recipe.submit(value).then(with_pid).result()
+        assert found == value % 3 * 4
+        assert pid != os.getpid()
 
 
 def test_names_in_its_repr():

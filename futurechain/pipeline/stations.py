@@ -120,8 +120,15 @@ class LocalStation:
         if not wanted:
             self._release()
             return False
-        timeout = None if self.step.timeout is None else Timeout(self.step.timeout, partial(self._expired, item))
-        outcome = self._call(item)
+        timeout = None
+        try:
+            if self.step.timeout is not None:
+                timeout = Timeout(self.step.timeout, partial(self._expired, item))
+            outcome = self._call(item)
+        except BaseException:  # Ctrl-C
+            if timeout is not None:
+                timeout.ends_with_run()
+            raise
         if isinstance(outcome, cf.Future):
             self._wait_for(outcome, item, began, timeout)
             return False
