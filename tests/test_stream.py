@@ -89,7 +89,7 @@ def test_an_infinite_input(recipe):
 
 
 def children():
-    return sorted(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    return tuple(sorted(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
 
 
 def memory():
@@ -266,7 +266,7 @@ def test_a_ready_result_goes_before_reading_on():
 
 
 def test_reading_ends_when_something_is_ready(pool):
-    """While more is read than half of the window, since there was nothing else to do, a result that comes goes first."""
+    """While more than half of the window is read, since there was nothing else to do, what comes goes first."""
     gate, read = threading.Event(), []
 
     def items():

@@ -17,6 +17,7 @@ from futurechain.executors.inline import INLINE
 from futurechain.executors.wrapped_future import wrap_future
 from futurechain.failure import Failure
 from futurechain.flow.coroutines import ensure_future
+from futurechain.interrupts import put_off
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Timeout, outcome_of
 from futurechain.pipeline.items import LIVE, Item
@@ -120,21 +121,31 @@ class LocalStation:
         if not wanted:
             self._release()
             return False
-        timeout = None
-        try:
-            if self.step.timeout is not None:
-                timeout = Timeout(self.step.timeout, partial(self._expired, item))
-            outcome = self._call(item)
-        except BaseException:  # Ctrl-C
-            if timeout is not None:
-                timeout.ends_with_run()
-            raise
+        if self.step.timeout is not None:
+            return self._run_in_time(item, began)
+        outcome = self._call(item)
         if isinstance(outcome, cf.Future):
-            self._wait_for(outcome, item, began, timeout)
+            self._wait_for(outcome, item, began, None)
             return False
         if self.plain and self.most is None and type(outcome) is not Failure:
             return self._end_plainly(item, outcome, began)
-        return self._end(item, outcome, began, timeout)
+        return self._end(item, outcome, began, None)
+
+    def _run_in_time(self, item: Item, began: float) -> bool:
+        """Do so in a step with a timeout; Ctrl-C leaves no timer."""
+        timeout = None
+        try:
+            with put_off():
+                timeout = Timeout(self.step.timeout or 0.0, partial(self._expired, item))
+            outcome = self._call(item)
+            if not isinstance(outcome, cf.Future):
+                return self._end(item, outcome, began, timeout)
+            self._wait_for(outcome, item, began, timeout)
+            return False
+        except BaseException:
+            if timeout is not None:
+                timeout.ends_with_run()
+            raise
 
     def _end_plainly(self, item: Item, value: Any, began: float) -> bool:
         """Do what `_end` does, where there is less to ask."""
