@@ -800,6 +800,35 @@ def test_a_timeout_in_a_stream(pool):
     gate.set()
 
 
+def test_a_run_that_ends_too_late():
+    """What a run gives after its time is of no interest any more, wherever its item is by then; no timer is left."""
+    gate, handled = threading.Event(), futurechain.Future()
+
+    def step(value):
+        clock.advance(2)
+        gate.wait(30)
+        return "too late"
+
+    with ManualClock() as clock, futurechain.ThreadPoolExecutor(2) as pool:
+        recipe = Pipeline().then(step, on=pool, timeout=1).catch(TimeoutError, lambda error: handled, on=INLINE)
+        stream = recipe.then(lambda value: value, timeout=3600).map([1])
+        waiting = pool.submit(lambda: list(stream))
+        for _ in range(3000):
+            if stream.statistics()[1].in_flight:
+                break
+            time.sleep(0.001)
+        gate.set()
+        while stream.statistics()[0].in_flight:
+            time.sleep(0.001)
+        handled.set_result("handled")
+        assert waiting.result(30) == ["handled"]
+        assert clock.pending == 0
+
+    first, second, third = stream.statistics()
+    assert (first.started, first.succeeded, first.failed) == (1, 0, 1)
+    assert (second.succeeded, third.succeeded) == (1, 1)
+
+
 def test_the_time_in_a_queue_does_not_count():
     """``timeout`` counts from when the item begins to run in the step."""
     with ManualClock() as clock, futurechain.ThreadPoolExecutor(1) as pool:
