@@ -39,6 +39,30 @@ def spin(seconds):
     return seconds
 
 
+def spin_between(seconds):
+    """Be busy; when that began, and when it ended."""
+    began = time.perf_counter()
+    spin(seconds)
+    return began, time.perf_counter()
+
+
+def spin_thrice(seconds):
+    spin(3 * seconds)
+    return seconds
+
+
+def spin_first(pair):
+    """Be busy for longer than the next step may be."""
+    spin(0.11)
+    return pair
+
+
+def fail_on_zero(seconds):
+    if not seconds:
+        raise ValueError("nothing was done")
+    return seconds
+
+
 def give_lock_on_threes(value):
     return threading.Lock() if value % 10 == 3 else value
 
@@ -71,6 +95,34 @@ def note_run(pair):
     if len(Path(path).read_text()) < 3:
         raise ConnectionError(value)
     return value
+
+
+def meet(call):
+    """Return when so many processes are in here."""
+    folder, number, parties = call
+    Path(folder, str(os.getpid())).touch()
+    while len(list(Path(folder).iterdir())) < parties:
+        time.sleep(0.001)
+    return number
+
+
+def crowd(call):
+    """Note how many are in the step in all processes at once, for a moment; the second one to be run counts."""
+    folder, number, *before = call
+    mark = Path(folder, f"{len(before)}-{number}")
+    mark.touch()
+    time.sleep(0.002)
+    most = len(list(Path(folder).glob(f"{len(before)}-*")))
+    mark.unlink()
+    return (folder, number, *before, most)
+
+
+def note_first(pair):
+    """Note in another file that it was run."""
+    path, _ = pair
+    with Path(f"{path}-first").open("a") as file:
+        file.write("x")
+    return pair
 
 
 class Awkward:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import itertools
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -174,6 +176,40 @@ def test_slots_are_conserved(steps):
     assert all(future.done() for future in futures)
 
 
+def test_cancelling_is_linear(many):
+    """Cancelling what waits costs the same for each, however much waits: by hand, and by the shutdown of the view."""
+
+    def measure(count):
+        gate, seconds = futurechain.Future(), []
+        for by_hand in (True, False):
+            view = limit(INLINE, concurrency=1)
+            futures = [view.submit(gate.shield) for _ in range(count)]
+            began = time.perf_counter()
+            if by_hand:
+                cf.wait([future for future in reversed(futures) if not future.cancel()])
+            else:
+                view.shutdown(wait=False, cancel_futures=True)
+            seconds.append(time.perf_counter() - began)
+            assert all(future.cancelled() for future in futures)
+        return max(seconds) / count
+
+    small = min(measure(300) for _ in range(3))
+    assert min(measure(4800) for _ in range(3)) < 5 * small
+
+
+def test_a_worker_that_waits_runs_what_its_view_has_let_through():
+    """Workers that wait for tasks of a view of their own pool run these, as they run the pool's."""
+    with futurechain.ThreadPoolExecutor(2) as pool:
+        view = limit(pool, concurrency=2)
+
+        def outer(value):
+            return view.submit(increment, value).then(times_ten).result()
+
+        assert [one.result(30) for one in [pool.submit(outer, value) for value in range(20)]] == [
+            10 * (value + 1) for value in range(20)
+        ]
+
+
 # -- a rate -----------------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +268,55 @@ def test_cancelling_what_waits_for_its_time():
         assert futures[1].cancel()
         clock.advance(1)
         assert started == [0, 2]
+
+
+def test_concurrency_and_rate_together():
+    """Both bounds hold: a slot that is free does not help before its time, nor the time without a slot."""
+    with ManualClock() as clock:
+        view, running = limit(INLINE, concurrency=1, per_second=2), []
+        futures = [view.submit(lambda: running.append(futurechain.Future()) or running[-1]) for _ in range(4)]
+        assert len(running) == 1
+        clock.advance(5)
+        assert len(running) == 1
+        for number in range(3):
+            running[number].set_result(number)
+            clock.advance(0.5)
+            assert len(running) == number + 2
+        running[3].set_result(3)
+
+    assert [future.result() for future in futures] == [0, 1, 2, 3]
+    assert clock.pending == 0
+
+
+def test_the_rate_of_a_stream():
+    """In a stream each item counts, whatever the window; the other steps go on meanwhile."""
+    with ManualClock() as clock, futurechain.ThreadPoolExecutor(1) as reader:
+        view, started, came = limit(INLINE, per_second=5), [], threading.Semaphore(0)
+        recipe = Pipeline().then(lambda value: started.append(clock.now()) or value, on=view)
+        stream = recipe.map(range(15), window=15)
+        found = reader.submit(lambda: [came.release() or one for one in stream])
+        for number in range(1, 4):
+            for _ in range(5):
+                assert came.acquire(timeout=30)
+            assert len(started) == 5 * number
+            clock.advance(1)
+
+    assert found.result() == list(range(15))
+    assert clock.pending == 0
+
+
+def test_first_come_first_served(many):
+    """Tasks of several callers, and stages, are let through in the order in which they came to the view."""
+    view, task, order = limit(many, concurrency=1), Gauge(), []
+    first = view.submit(task)
+    others = []
+    for number in range(20):
+        others.append(view.submit(order.append, 2 * number))
+        others.append(succeed(2 * number + 1).then(order.append, on=view))
+    task.gate.release()
+    cf.wait([first, *others])
+
+    assert order == list(range(40))
 
 
 # -- a bounded queue --------------------------------------------------------------------------------------------------
@@ -400,6 +485,23 @@ def test_a_rate_counts_items(processes):
     recipe = Pipeline().then(with_pid, on=view).then(with_pid)
 
     assert [value for value, _, _ in recipe.map(range(20))] == list(range(20))
+
+
+@pytest.mark.parametrize("close", ["view", "pool"])
+def test_a_view_that_ends_under_a_stream(close):
+    """A stream whose view, or the pool below it, is shut down meanwhile fails, and has nothing left."""
+    with futurechain.ThreadPoolExecutor(2) as pool:
+        view = limit(pool, concurrency=1)
+        stream = Pipeline().then(increment, on=view).map(itertools.count(), window=8)
+        next(stream)
+        (view if close == "view" else pool).shutdown()
+        with pytest.raises(RuntimeError, match="shutdown of"):
+            list(stream)
+        assert not stream._flow.running
+        with pytest.raises(RuntimeError, match="is shut down: give on="):
+            Pipeline().then(increment, on=view)
+        with pytest.raises(RuntimeError, match="after shutdown of"):
+            limit(view)
 
 
 def test_a_view_in_a_stream(many):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import contextvars
+import os
 import threading
 
 import pytest
@@ -53,6 +54,37 @@ def test_one_recipe_serves_several_threads(pool):
         found = list(users.map(lambda start: list(recipe.map(range(start, start + 50))), range(8)))
 
     assert found == [[(value + 1) * 10 for value in range(start, start + 50)] for start in range(8)]
+
+
+def test_handlers_move_the_chain_as_well(pool):
+    """``on=`` of ``catch`` and ``finally_`` holds for them and for the steps after them, whether they run or not."""
+    where = lambda *_: threading.current_thread().name
+    for recipe in (
+        Pipeline().then(fail_on_threes).catch(where, on=pool).then(lambda name: (name, where())),
+        Pipeline().then(fail_on_threes).catch(KeyError, where, on=pool).catch(where).then(lambda name: (name, where())),
+        Pipeline().then(fail_on_threes).finally_(where, on=pool).catch(where).then(lambda name: (name, where())),
+    ):
+        for first, second in (recipe.submit(3).result(), *recipe.map([3])):
+            assert first.startswith("ThreadPoolExecutor")
+            assert second.startswith("ThreadPoolExecutor")
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda recipe, on: recipe.catch(ValueError, lambda error: 0, on=on),
+        lambda recipe, on: recipe.catch(ValueError, lambda error: 0).finally_(lambda: None, on=on),
+        lambda recipe, on: recipe.then(None, lambda error: 0, on=on),
+    ],
+)
+def test_chains_go_on_where_a_handler_has_moved_them(processes, last):
+    """A handler runs here, but with ``on=`` the chain of an item moves: what is attached to it runs there."""
+    recipe = last(Pipeline().then(fail_on_threes), processes)
+
+    for value in (3, 4):
+        found, pid = recipe.submit(value).then(with_pid).result()
+        assert found == value % 3 * 4
+        assert pid != os.getpid()
 
 
 def test_names_in_its_repr():
@@ -234,7 +266,10 @@ def test_bounds_of_a_step(name, value, error):
         (lambda p: p.catch(3), "catch"),
         (lambda p: p.catch(ValueError), "handler"),
         (lambda p: p.catch(3, increment), "catch"),
+        (lambda p: p.catch(None), "wants a function"),
+        (lambda p: p.catch(ValueError, None), "wants a function"),
         (lambda p: p.finally_(3), "finally_"),
+        (lambda p: p.finally_(None), "wants a function"),
         (lambda p: p.then(increment, on=3), "executor"),
         (lambda p: p.then(increment, name=3), "name="),
         (lambda p: p.then(increment, timeout="long"), "timeout="),
@@ -286,23 +321,48 @@ def test_an_async_function_in_another_process(processes):
 
 
 @pytest.mark.parametrize(
-    "make", [futurechain.ThreadPoolExecutor, cf.ThreadPoolExecutor, futurechain.ProcessPoolExecutor]
+    "make",
+    [
+        futurechain.ThreadPoolExecutor,
+        cf.ThreadPoolExecutor,
+        futurechain.ProcessPoolExecutor,
+        cf.ProcessPoolExecutor,
+    ],
 )
-def test_an_executor_that_is_shut_down(make):
-    """An executor that is shut down is a RuntimeError at the call that first can know."""
+@pytest.mark.parametrize("view", [False, True])
+def test_an_executor_that_is_shut_down(make, view):
+    """An executor that is shut down is a RuntimeError at the call that first can know, also through a view of it."""
     pool = make(1)
-    recipe = Pipeline().then(increment, on=pool)
+    on = futurechain.limit(futurechain.wrap_executor(pool), concurrency=1) if view else pool
+    recipe = Pipeline().then(increment, on=on)
     stream = recipe.map([1])
     pool.shutdown()
 
     for call in (
-        lambda: Pipeline().then(increment, on=pool),
+        lambda: Pipeline().then(increment, on=on),
         lambda: recipe.map([1]),
         lambda: recipe.submit(1),
         lambda: next(stream),
     ):
         with pytest.raises(RuntimeError, match=r"shut ?down"):
             call()
+
+
+class Data:
+    """A data set that does not know how much it has."""
+
+    def __len__(self):
+        raise NotImplementedError
+
+    def __getitem__(self, index):
+        return index
+
+
+@pytest.mark.parametrize("items", [range(10**30), Data()])
+def test_an_input_whose_length_cannot_be_told(items):
+    """An input that has no length to tell is read all the same."""
+    with Pipeline().then(increment).map(items) as stream:
+        assert [next(stream) for _ in range(3)] == [1, 2, 3]
 
 
 def test_with_pid_runs_in_another_process(processes):

@@ -208,6 +208,41 @@ def test_a_window_of_poems(tmp_path, place, capsys):
     assert capsys.readouterr().out.count("ne'er melancholy") == 12
 
 
+@pytest.mark.parametrize("window", [1, 3])
+def test_no_more_poems_than_the_window(tmp_path, monkeypatch, window):
+    """No more servers are open at once than the window holds."""
+    now, most = 0, 0
+
+    class Counted(PoetryServer):
+        def __init__(self, *args, **kwargs):
+            nonlocal now, most
+            now += 1
+            most = max(most, now)
+            super().__init__(*args, **kwargs)
+
+        def close(self):
+            nonlocal now
+            now -= 1
+            super().close()
+
+    monkeypatch.setattr(client, "PoetryServer", Counted)
+    poems = [tmp_path / str(number) for number in range(9)]
+    for path in poems:
+        path.write_text(POEM)
+
+    assert main(["--window", str(window), "--on", "threads", "--delay", "0.0001", *map(str, poems)]) == 0
+    assert most == window
+
+
+@pytest.mark.parametrize("place", ["threads", "processes"])
+def test_the_command_with_a_window(poem, place):
+    """The same as a command: ``python -m futurechain poetry --window N --on threads|processes``."""
+    result = run("--window", "1", "--on", place, "--delay", "0.0001", "--trouble", "0", poem, poem)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.count("ne'er melancholy") == 2
+
+
 @pytest.mark.slow
 def test_on_a_cluster(poem):
     """``--on dask`` has a cluster of its own; ``--scheduler`` takes one that is there, and tells soon if none is."""

@@ -166,6 +166,28 @@ def test_ctrl_c_in_a_terminal():
     assert before == after
 
 
+@pytest.mark.parametrize("failing", ["update", "set_postfix", "close"])
+@on_a_terminal
+def test_a_bar_that_fails(pool, failing):
+    """An error of the bar goes to the consumer; the stream ends, its bar is closed, and nothing is left running."""
+
+    class Broken(Bar):
+        pass
+
+    def fail(bar, *_, **__):
+        Bar.close(bar)
+        raise ZeroDivisionError
+
+    setattr(Broken, failing, fail)
+    stream = Pipeline().then(fail_on_threes, on=pool).map(range(100), progress=Broken, return_exceptions=True)
+    with pytest.raises(ZeroDivisionError):
+        list(stream)
+    assert not stream._flow.running
+    assert Bar.made[0].closed
+    with pytest.raises((StopIteration, RuntimeError)):
+        next(stream)
+
+
 @on_a_terminal
 def test_ctrl_c_while_the_bar_is_made():
     """Ctrl-C in the moment in which the bar first shows itself leaves what comes next a line of its own."""

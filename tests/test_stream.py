@@ -6,9 +6,12 @@ import _thread
 import ast
 import asyncio
 import concurrent.futures as cf
+import contextlib
 import gc
 import itertools
 import os
+import signal
+import sys
 import threading
 import time
 import weakref
@@ -18,9 +21,10 @@ import pytest
 import tenacity
 
 import futurechain
+import guard
 from futurechain import INLINE, Pipeline
 from futurechain.testing import ManualClock
-from steps import fail_on_threes, increment, stop, times_ten
+from steps import crowd, fail_on_threes, increment, meet, stop, times_ten
 
 KINDS = ("inline", "threads", "processes", "mixed", "wrapped", "limited")
 
@@ -84,32 +88,46 @@ def test_an_infinite_input(recipe):
         assert list(itertools.islice(stream, 500)) == expected(range(500))
 
 
+def children():
+    return tuple(sorted(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+
+
+def memory():
+    pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in ("self", *children())]
+    return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def held():
+    """Return what a process may leak, but for memory."""
+    return threading.active_count(), children(), len([*Path("/proc/self/fd").iterdir()])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["threads", "processes", "mixed"])
-def test_an_infinite_input_for_long(kind):
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(("kind", "seconds"), [("threads", 20), ("processes", 20), ("mixed", 60)])
+def test_an_infinite_input_for_long(kind, seconds):
     """An infinite stream runs for as long as one likes in constant memory, processes included, and ends at once."""
-
-    def memory():
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in ("self", *children)]
-        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
-
-    peaks = []
+    peaks, helds = [], []
     with futurechain.ThreadPoolExecutor(2) as threads, futurechain.ProcessPoolExecutor(2) as processes:
         both = {"threads": (threads, threads), "processes": (processes, processes), "mixed": (threads, processes)}
         first, second = both[kind]
-        recipe = Pipeline().then(increment, on=first).then(times_ten, on=second)
-        end = time.monotonic() + 20
+        recipe = Pipeline().then(increment, on=first, timeout=3600).then(times_ten, on=second)
+        end = time.monotonic() + seconds
         with recipe.map(itertools.count(), window=500) as stream:
             for number, result in enumerate(stream):
                 assert result == (number + 1) * 10
                 if number % 20_000 == 19_999:
                     peaks.append(memory())
+                    helds.append(held())
                     if time.monotonic() > end:
                         break
         assert all(one.in_flight == 0 for one in stream.statistics())
 
     assert max(peaks[1:]) < 1.05 * peaks[0] + 2_000_000
+    threads, workers, files = helds[0]
+    assert {one[1] for one in helds} == {workers}
+    assert max(one[2] for one in helds) <= files + 4
+    assert helds[-1][0] <= threads + 4  # callback threads come and go
 
 
 def test_streams_of_streams(pool):
@@ -128,6 +146,73 @@ def test_a_stream_inside_of_a_pool_of_one():
         recipe = Pipeline().then(increment, on=pool).then(times_ten)
         assert pool.submit(lambda: list(recipe.map(range(50), window=4))).result(30) == expected(range(50))
         assert sorted(pool.submit(lambda: list(recipe.map(range(50), ordered=False))).result(30)) == expected(range(50))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("kind", ["processes first", "later", "another pool's", "its own", "in a view"])
+def test_a_consumer_on_a_pool_of_one(kind, ordered):
+    """The only worker of a pool may consume a stream whose steps come to its pool while it waits: it runs them."""
+    with futurechain.ThreadPoolExecutor(1) as pool, futurechain.ProcessPoolExecutor(2) as processes:
+        first, on = {
+            "processes first": (increment, processes),
+            "later": (lambda value: futurechain.delay(0.001, value + 1), INLINE),
+            "another pool's": (lambda value: processes.submit(increment, value), INLINE),
+            "its own": (lambda value: pool.submit(increment, value), INLINE),
+            "in a view": (increment, futurechain.limit(pool, concurrency=1)),
+        }[kind]
+        recipe = Pipeline().then(first, on=on).then(times_ten, on=pool)
+        for window in (1, 5, 20) * 3:
+            consumer = pool.submit(lambda window=window: list(recipe.map(range(40), window=window, ordered=ordered)))
+            assert sorted(consumer.result(30)) == expected(range(40))
+
+
+def test_a_worker_waits_for_whatever_comes_first(pool):
+    """A consumer on a worker goes on with what is ready, though another item waits for the consumer itself."""
+    gate = futurechain.Future()
+    recipe = Pipeline().then(lambda value: futurechain.delay(0.01, value) if value else gate)
+
+    def consume():
+        with recipe.map(range(3), ordered=False) as stream:
+            found = [next(stream), next(stream)]
+            gate.set_result(0)
+            return [*found, *stream]
+
+    assert pool.submit(consume).result(30) == [1, 2, 0]
+
+
+def test_streams_inside_of_streams(pool):
+    """A step may consume a stream over its own pool, at any depth, on all workers at once."""
+
+    def total(value):
+        return sum(Pipeline().then(increment, on=pool).map(range(value), window=3))
+
+    def total_of_totals(value):
+        return sum(Pipeline().then(total, on=pool).map(range(value)))
+
+    sums = [sum(n * (n + 1) // 2 for n in range(value)) for value in range(8)]
+    assert list(Pipeline().then(total_of_totals, on=pool).map(range(8), window=4)) == sums
+    assert pool.submit(abs, -5).then(total_of_totals).addCallback(total).result(30) == sum(range(1, sums[5] + 1))
+
+
+def test_a_stream_in_a_chain_that_has_begun():
+    """After the shutdown of the pool was called, tasks and handlers of its begun chains may still use pipelines."""
+    closing, found = threading.Event(), []
+    with futurechain.ThreadPoolExecutor(2) as pool:
+        view = futurechain.limit(pool, concurrency=2)
+        recipe = Pipeline().then(increment, on=pool).then(times_ten, on=view)
+
+        def use(_):
+            found.append(list(recipe.map(range(20))))
+            found.append([recipe.submit(value).result() for value in range(20)])
+            found.append(list(Pipeline().then(increment, on=pool).then(times_ten).map(range(20))))
+
+        pool.submit(closing.wait, 30).then(use)
+        pool.submit(closing.wait, 30).addCallback(use)
+        threading.Timer(0.05, closing.set).start()
+
+    assert found == [expected(range(20))] * 6
+    with pytest.raises(RuntimeError, match="shut down"):
+        recipe.map([1])
 
 
 # -- the window -------------------------------------------------------------------------------------------------------
@@ -180,6 +265,24 @@ def test_a_ready_result_goes_before_reading_on():
     assert len(read) == 6
 
 
+def test_reading_ends_when_something_is_ready(pool):
+    """While more than half of the window is read, since there was nothing else to do, what comes goes first."""
+    gate, read = threading.Event(), []
+
+    def items():
+        for value in itertools.count():
+            read.append(value)
+            if value == 70:
+                gate.set()
+                while not stream._flow.is_ready():
+                    time.sleep(0.001)
+            yield value
+
+    with Pipeline().then(lambda value: gate.wait(30) and value, on=pool).map(items(), window=100) as stream:
+        assert next(stream) == 0
+        assert read == list(range(71))
+
+
 def test_the_input_is_read_in_the_consumers_thread(pool):
     """``items`` is read inside of ``next``, in the thread that calls it."""
     threads = set()
@@ -205,6 +308,43 @@ def test_an_input_may_wait_for_earlier_results(recipe):
     signalling = recipe.then(lambda v: done.release() or v, on=INLINE)
 
     assert list(signalling.map(items(), window=10)) == [20, 30]
+
+
+def test_the_default_window_keeps_every_worker_busy():
+    """By default the window is large enough for every worker, and for twice each ``concurrency``."""
+    together = threading.Barrier(20)
+    with futurechain.ThreadPoolExecutor(20) as pool:
+        recipe = Pipeline().then(lambda value: together.wait(30) * 0, on=pool)
+        assert list(recipe.map(range(40))) == [0] * 40
+
+    waiting = []
+    recipe = Pipeline().then(lambda value: waiting.append(futurechain.Future()) or waiting[-1], concurrency=50)
+    items = (len(waiting) >= 50 and waiting[value - 50].set_result(value) for value in itertools.count())
+    with recipe.map(items) as stream:
+        assert next(stream) == 50
+
+
+def test_the_default_window_of_processes(tmp_path):
+    """Each worker process has something to do, too."""
+    with futurechain.ProcessPoolExecutor(4) as processes:
+        recipe = Pipeline().then(meet, on=processes)
+        assert list(recipe.map([(str(tmp_path), number, 4) for number in range(12)])) == list(range(12))
+
+
+def test_the_default_window_grows_with_the_trips(processes):
+    """It holds four trips for each worker, as long as they are by then: small items are read far ahead."""
+    read, handed, most = 0, 0, 0
+
+    def items():
+        nonlocal read, most
+        for value in range(10_000):
+            read += 1
+            most = max(most, read - handed)
+            yield value
+
+    for _ in Pipeline().then(increment, on=processes).map(items()):
+        handed += 1
+    assert most > 100
 
 
 @pytest.mark.parametrize("kind", ["threads", "inline"])
@@ -245,6 +385,17 @@ def test_concurrency_of_coroutines():
 
     assert list(Pipeline().then(step, concurrency=4).map(range(40), window=20)) == list(range(40))
     assert most == 4
+
+
+@pytest.mark.parametrize("batch", ["auto", 3])
+def test_concurrency_bounds_a_step_on_processes(tmp_path, batch):
+    """At most ``concurrency`` items are being run in a step elsewhere, of fused ones, too, and in batches."""
+    with futurechain.ProcessPoolExecutor(4) as processes:
+        recipe = Pipeline().then(crowd, on=processes, batch=batch).then(crowd, concurrency=2)
+        found = list(recipe.map([(str(tmp_path), number) for number in range(40)], window=30))
+
+    assert [number for _, number, *_ in found] == list(range(40))
+    assert max(most for *_, most in found) <= 2
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
@@ -338,6 +489,87 @@ def test_stop_iteration_in_a_step(recipe):
     assert caught.value.__cause__ is not None
 
 
+@pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration])
+def test_no_error_passes_for_the_end(pool, error):
+    """What ends loops is a RuntimeError when a step raises it, or returns a future that fails with it."""
+
+    def step(value):
+        if value == 1:
+            raise error(value)
+        return futurechain.fail(error(value)) if value == 2 else value
+
+    async def main(recipe):
+        return [one async for one in recipe.map(range(4), return_exceptions=True)]
+
+    for on in (INLINE, pool):
+        recipe = Pipeline().then(step, on=on)
+        for found in (list(recipe.map(range(4), return_exceptions=True)), asyncio.run(main(recipe))):
+            assert [type(one) for one in found] == [int, RuntimeError, RuntimeError, int]
+        with pytest.raises(RuntimeError, match=error.__name__):
+            list(recipe.map(range(4)))
+        assert isinstance(recipe.submit(1).exception(), RuntimeError)
+
+
+def test_an_input_whose_error_is_the_end_of_async_loops():
+    """An input that raises StopAsyncIteration ends no ``async for`` either."""
+
+    class Items:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            raise StopAsyncIteration
+
+    async def main():
+        return [one async for one in Pipeline().then(increment).map(Items())]
+
+    with pytest.raises(RuntimeError, match="the input raised StopAsyncIteration"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_failures_from_the_end_are_linear(every):
+    """Failures that come from the last item to the first each cost the same: nothing is looked through each time."""
+
+    def wait(stream):
+        with pytest.raises(ValueError):
+            next(stream)
+
+    def measure(count):
+        futures = [futurechain.Future() for _ in range(count)]
+        stream = Pipeline().then(futures.__getitem__).map(range(count), window=count)
+        waiter = threading.Thread(target=wait, args=(stream,))
+        waiter.start()
+        while not stream._flow.is_waited_for():
+            time.sleep(0.001)
+        began = time.perf_counter()
+        for future in futures[count - 1 : 0 : -every]:
+            future.set_exception(ValueError(1))
+        seconds = time.perf_counter() - began
+        futures[0].set_exception(ValueError(0))
+        waiter.join()
+        return seconds / count
+
+    small = min(measure(300) for _ in range(4))
+    assert min(measure(4800) for _ in range(3)) < 6 * small
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, BaseException, asyncio.CancelledError])
+def test_what_is_no_exception_ends_the_stream_at_once(recipe, error):
+    """Whatever an input raises that is no `Exception` goes right to the consumer, and nothing is left running."""
+
+    def items():
+        yield from range(5)
+        raise error
+
+    stream = recipe.map(items(), window=30)
+    with pytest.raises(error):
+        list(stream)
+    assert all(one.in_flight == 0 for one in stream.statistics())
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
 def test_an_error_of_the_input(recipe):
     """An exception of the input is raised after the results of what was read before it; nothing is left."""
 
@@ -409,6 +641,94 @@ def test_closing_waits_for_what_runs():
         assert over == [1]
 
 
+def test_a_step_may_close_its_stream(recipe):
+    """A step that closes its own stream does not wait for itself; the consumer learns that this is not all."""
+    stream = recipe.then(lambda value: value < 100 or stream.close(), on=INLINE).map(itertools.count(), window=8)
+
+    with pytest.raises(RuntimeError, match="closed"):
+        list(stream)
+    assert all(one.in_flight == 0 for one in stream.statistics())
+
+
+@pytest.mark.parametrize("kind", ["threads", "callbacks"])
+def test_a_step_that_closes_its_stream_in_another_thread(pool, processes, kind):
+    """The same where the step, or the handler of an error, runs in another thread than the consumer's."""
+    steps = {
+        "threads": Pipeline().then(lambda value: value < 20 or stream.close(), on=pool),
+        "callbacks": Pipeline().then(fail_on_threes, on=processes).catch(lambda error: stream.close()),
+    }
+    stream = steps[kind].map(itertools.count(), window=8)
+
+    with pytest.raises(RuntimeError, match="closed"):
+        list(stream)
+    assert not stream._flow.running
+
+
+def test_closing_in_another_thread(pool):
+    """A consumer that waits while another thread closes the stream gets a RuntimeError: what it has is not all."""
+    started, gate = threading.Event(), threading.Event()
+    stream = Pipeline().then(lambda value: started.set() or gate.wait(30), on=pool).map(range(10))
+
+    def close():
+        started.wait(30)
+        threading.Timer(0.02, gate.set).start()
+        stream.close()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    with pytest.raises(RuntimeError, match="closed"):
+        next(stream)
+    closer.join()
+
+
+def test_one_consumer_at_a_time(pool):
+    """A second thread in ``next`` gets a RuntimeError; nothing is lost, handed out twice, or out of order."""
+    gate, waiting = threading.Event(), threading.Event()
+    stream = Pipeline().then(lambda value: waiting.set() or (gate.wait(30) and value), on=pool).map(range(50), window=4)
+    found, refused = [], []
+
+    first = threading.Thread(target=lambda: found.extend(stream))
+    first.start()
+    waiting.wait(30)
+    while not stream._flow.is_waited_for():
+        time.sleep(0.001)
+    with pytest.raises(RuntimeError, match="another consumer is in it"):
+        next(stream)
+    gate.set()
+    first.join()
+    assert found == list(range(50))
+
+    stream, found = Pipeline().then(increment, on=pool).map(range(3000), window=20), ([], [])
+
+    def consume(mine):
+        while True:
+            try:
+                mine.append(next(stream))
+            except StopIteration:
+                return
+            except RuntimeError:
+                refused.append(1)
+
+    with switching_often():
+        threads = [threading.Thread(target=consume, args=(mine,)) for mine in found]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(found[0] + found[1]) == list(range(1, 3001))
+    assert all(mine == sorted(mine) for mine in found)
+
+
+@contextlib.contextmanager
+def switching_often():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_a_stream_is_good_for_one_pass(recipe):
     """Iterating a stream that was consumed is a RuntimeError that says so; ``next`` says that it is at its end."""
     stream = recipe.map([1])
@@ -478,6 +798,35 @@ def test_a_timeout_in_a_stream(pool):
     stream = recipe.map(range(6))
     assert list(itertools.islice(stream, 6)) == [0, 1, 2, "late", 4, 5]
     gate.set()
+
+
+def test_a_run_that_ends_too_late():
+    """What a run gives after its time is of no interest any more, wherever its item is by then; no timer is left."""
+    gate, handled = threading.Event(), futurechain.Future()
+
+    def step(value):
+        clock.advance(2)
+        gate.wait(30)
+        return "too late"
+
+    with ManualClock() as clock, futurechain.ThreadPoolExecutor(2) as pool:
+        recipe = Pipeline().then(step, on=pool, timeout=1).catch(TimeoutError, lambda error: handled, on=INLINE)
+        stream = recipe.then(lambda value: value, timeout=3600).map([1])
+        waiting = pool.submit(lambda: list(stream))
+        for _ in range(3000):
+            if stream.statistics()[1].in_flight:
+                break
+            time.sleep(0.001)
+        gate.set()
+        while stream.statistics()[0].in_flight:
+            time.sleep(0.001)
+        handled.set_result("handled")
+        assert waiting.result(30) == ["handled"]
+        assert clock.pending == 0
+
+    first, second, third = stream.statistics()
+    assert (first.started, first.succeeded, first.failed) == (1, 0, 1)
+    assert (second.succeeded, third.succeeded) == (1, 1)
 
 
 def test_the_time_in_a_queue_does_not_count():
@@ -611,6 +960,75 @@ def test_cancelling_the_consumer(pool):
     assert all(one.in_flight == 0 for one in asyncio.run(main()))
 
 
+def test_cancelling_the_consumer_twice(pool):
+    """A task that is cancelled while it ends its stream leaves; the stream can still be closed, and waited for."""
+    gate, started, over = threading.Event(), futurechain.Future(), []
+
+    def step(value):
+        started.set_result(None)
+        gate.wait(30)
+        over.append(value)
+
+    async def main():
+        stream = Pipeline().then(step, on=pool).map(range(9), window=1)
+        task = asyncio.ensure_future(anext(stream))
+        await started
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0.01)
+        assert task.cancelled()
+        asyncio.get_running_loop().call_later(0.02, gate.set)
+        await stream.aclose()
+        assert over == [0]
+        stream.close()
+
+    asyncio.run(main())
+
+
+def test_one_task_at_a_time(pool):
+    """A second task in ``anext`` gets a RuntimeError; the first one gets everything."""
+
+    async def main(items):
+        stream = Pipeline().then(increment, on=pool).map(items, window=5)
+        found = [], []
+
+        async def consume(mine):
+            async for one in stream:
+                mine.append(one)
+
+        outcomes = await asyncio.gather(*map(consume, found), return_exceptions=True)
+        assert isinstance(outcomes[1], RuntimeError)
+        assert "another consumer is in it" in str(outcomes[1])
+        return found
+
+    for items in (range(100), numbers(100)):
+        assert asyncio.run(main(items)) == (list(range(1, 101)), [])
+
+
+def test_an_async_input_is_read_within_the_window(recipe):
+    """An async input is read in the consumer's task, and no further than the window."""
+    read, handed, most, tasks = 0, 0, 0, set()
+
+    async def items():
+        nonlocal read, most
+        for value in range(100):
+            read += 1
+            most = max(most, read - handed)
+            tasks.add(asyncio.current_task())
+            yield value
+            await asyncio.sleep(0)
+
+    async def main():
+        nonlocal handed
+        async for _ in recipe.map(items(), window=7):
+            handed += 1
+        assert tasks == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert handed == 100
+    assert most <= 7
+
+
 # -- statistics -------------------------------------------------------------------------------------------------------
 
 
@@ -660,6 +1078,59 @@ def test_no_loop_inside_of_a_lock(source):
     assert not [one for node in locked for one in ast.walk(node) if isinstance(one, ast.For | ast.While)]
 
 
+INTERRUPTED = """
+import gc, itertools, os, sys, threading, time
+from pathlib import Path
+import tenacity
+from futurechain import INLINE, Pipeline, ProcessPoolExecutor, ThreadPoolExecutor, clock
+from steps import increment, times_ten
+
+def use(items, after):
+    with ThreadPoolExecutor(2) as threads, ProcessPoolExecutor(2, stop_cancelled=True) as processes:
+        places = {"inline": INLINE, "threads": threads, "processes": processes}
+        recipe = Pipeline().then(increment, on=places[sys.argv[1]], timeout=3600)
+        recipe = recipe.then(times_ten, on=places[sys.argv[2]], timeout=3600, retry=tenacity.Retrying())
+        with recipe.map(items, window=50) as stream:
+            for number, _ in enumerate(stream):
+                if number == after:
+                    os.write(1, b".")
+
+def left():
+    gc.collect()
+    timers = [one for one in gc.get_objects() if isinstance(one, clock.Timer) and one.is_pending()]
+    threads = sorted(thread.name for thread in threading.enumerate() if "callback" not in thread.name)
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return timers, threads, children, len(os.listdir("/proc/self/fd"))
+
+def settled(wanted):
+    for _ in range(100):  # what a pool has for itself may end an instant after it
+        if wanted(left()):
+            break
+        time.sleep(0.01)
+    return left()
+
+use(range(100), None)
+before = settled(lambda left: left[1] == ["MainThread", "futurechain-clock"])
+try:
+    use(itertools.count(), 300)
+except KeyboardInterrupt:
+    print("interrupted")
+after = settled(before.__eq__)
+print("whole" if after == before else (before, after))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not tell what a process holds")
+@pytest.mark.parametrize("first", ["inline", "threads", "processes"])
+@pytest.mark.parametrize("second", ["inline", "threads", "processes"])
+def test_ctrl_c_leaves_nothing(first, second):
+    """After Ctrl-C, which the workers get as well, there is no thread, process, timer or file that was not before."""
+    command = ["-W", "error", "-c", INTERRUPTED, first, second]
+    ended = guard.run(command, after_start=lambda group: os.killpg(group, signal.SIGINT))
+
+    assert (ended.out, ended.code, ended.left) == (".interrupted\nwhole\n", 0, False), ended.err
+
+
 @pytest.mark.parametrize("step", range(6))
 def test_ctrl_c_while_the_consumer_waits(pool, step):
     """Ctrl-C ends the stream wherever it meets the consumer, with nothing left running."""
@@ -686,8 +1157,10 @@ def test_ctrl_c_in_a_step_of_the_main_thread():
             raise KeyboardInterrupt
         return value
 
-    stream = Pipeline().then(step).map(itertools.count(), window=4)
-    with pytest.raises(KeyboardInterrupt):
-        list(stream)
-    with pytest.raises(StopIteration):
-        next(stream)
+    with ManualClock() as clock:
+        stream = Pipeline().then(step, timeout=3600).map(itertools.count(), window=4)
+        with pytest.raises(KeyboardInterrupt):
+            list(stream)
+        with pytest.raises(StopIteration):
+            next(stream)
+        assert clock.pending == 0

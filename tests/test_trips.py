@@ -20,15 +20,21 @@ from futurechain import INLINE, Failure, Pipeline
 from futurechain.errors import StagePicklingError
 from futurechain.pipeline import trips
 from futurechain.pipeline.trips import LONGEST, MOST, Trip, TripSize, unpacked
+from futurechain.testing import ManualClock
 from steps import (
     Awkward,
     die_on_threes,
     fail_on_threes,
+    fail_on_zero,
     give_lock_on_threes,
     increment,
+    note_first,
     note_run,
     raise_unportable_on_threes,
     spin,
+    spin_between,
+    spin_first,
+    spin_thrice,
     stuck_on_threes,
     times_ten,
     value_of,
@@ -372,6 +378,88 @@ def test_no_trip_takes_longer_than_its_time_and_one_item(monkeypatch):
 
     assert longest <= LONGEST + 1e-3 + 1e-9
     assert size.size == pytest.approx(10, abs=1)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_no_real_trip_takes_more_than_its_time_and_one_item(fused):
+    """The same with real workers, by their own clocks: no trip has an item more after its 40 ms were over."""
+    reports = []
+
+    class ReportingPool(futurechain.ProcessPoolExecutor):
+        def submit(self, fn, /, *args, **kwargs):
+            future = super().submit(fn, *args, **kwargs)
+            future.add_done_callback(lambda done: reports.append((len(args[0]), done.result())))
+            return future
+
+    costs = [1e-5] * 4000 + [4e-3] * 150  # what is on its way was sized for the small ones
+    with ReportingPool(2) as pool:
+        recipe = Pipeline().then(spin_between, on=pool)
+        recipe = recipe.then(tuple) if fused else recipe
+        assert len(list(recipe.map(costs))) == len(costs)
+
+    trips_of_many = [(sent, unpacked(report)) for sent, report in reports if sent > 1]
+    assert any(sent > len(spans) for sent, spans in trips_of_many)  # some were ended
+    assert all(spans[-2][1] - spans[0][0] <= LONGEST for _, spans in trips_of_many if len(spans) > 1)
+
+
+def test_statistics_and_notes_of_each_step_in_a_batch(counting):
+    """Each fused step has its own times, counts and notes, although its items share a trip."""
+    recipe = Pipeline().then(spin, on=counting, batch=10, name="short").then(spin_thrice, name="long")
+    recipe = recipe.then(fail_on_zero, name="picky")
+    stream = recipe.map([0.001, 0.0] * 20, return_exceptions=True)
+    found = list(stream)
+    short, long, picky = stream.statistics()
+
+    assert counting.trips == [10] * 4
+    assert [(one.started, one.succeeded, one.failed) for one in (short, long, picky)] == [
+        (40, 40, 0), (40, 40, 0), (40, 20, 20),
+    ]  # fmt: skip
+    assert long.seconds_run > 2 * short.seconds_run > 0.04 > picky.seconds_run
+    assert short.seconds_queued > 0
+    assert all("raised in stage picky, 3 of 3" in one.__notes__[0] for one in found[1::2])
+
+
+def test_a_timeout_of_a_later_fused_step(counting, tmp_path):
+    """``timeout`` of a step in the middle of a batch counts from its own beginning, and costs that item alone."""
+    gate = tmp_path / "gate"
+    recipe = Pipeline().then(spin_first, on=counting, batch=4).then(stuck_on_threes, timeout=0.4).then(increment)
+    recipe = recipe.catch(TimeoutError, lambda error: -1).then(times_ten)
+    stream = recipe.map([(value, str(gate)) for value in range(8)])
+
+    assert list(stream) == [10, 20, 30, -10, 50, 60, 70, 80]
+    gate.touch()
+    assert [(one.started, one.succeeded, one.failed) for one in stream.statistics()] == [
+        (8, 8, 0), (8, 7, 1), (7, 7, 0), (1, 1, 0), (8, 8, 0),
+    ]  # fmt: skip
+
+
+def test_a_retry_of_a_later_step(counting, tmp_path):
+    """``retry`` of a step makes a trip of its own, and repeats that step alone, for the items that failed."""
+    policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(5))
+    recipe = Pipeline().then(note_first, on=counting, batch=4).then(note_run, retry=policy, batch=4, timeout=30)
+    stream = recipe.then(increment).map([(str(tmp_path / str(value)), value) for value in range(8)])
+
+    assert list(stream) == list(range(1, 9))
+    assert all(len((tmp_path / f"{value}-first").read_text()) == 1 for value in range(8))
+    assert all(len((tmp_path / str(value)).read_text()) == 3 for value in range(8))
+    assert [(one.started, one.succeeded, one.failed) for one in stream.statistics()] == [(8, 8, 0)] * 3
+
+
+def test_timeouts_in_a_forked_worker(processes):
+    """What a trip has made for its timeouts in this process is of no use to a worker that is forked afterwards."""
+    report, _ = travel(Trip("trip", (increment,), (30,)), [1])
+    assert not report.failures
+
+    assert list(Pipeline().then(increment, on=processes, timeout=30).map([1, 2])) == [2, 3]
+
+
+def test_the_timers_of_timeouts_are_withdrawn():
+    """On a pool that stops what it cancels, an item that is done leaves no timer, however long its timeout is."""
+    with ManualClock() as clock, futurechain.ProcessPoolExecutor(2, stop_cancelled=True) as pool:
+        recipe = Pipeline().then(increment, on=pool, timeout=3600)
+        assert list(recipe.map(range(30))) == list(range(1, 31))
+        assert recipe.submit(1).result() == 2
+        assert clock.pending == 0
 
 
 def test_cancelled_trips_leave_nothing(counting):

@@ -307,7 +307,7 @@ def is_queued_here(future: Any, thread: ThreadState) -> bool:
 
 
 def _is_queued(stage: Any, thread: ThreadState) -> bool:
-    on_this_pool = stage._on_executor and stage._scheduler is thread.pool
+    on_this_pool = stage._on_executor and stage._scheduler.queue_of(stage) is thread.pool
     return on_this_pool and stage._call is not None and TICKET in stage._dependents
 
 

@@ -64,6 +64,10 @@ class Scheduler:
         """Run `call`, somewhere, and settle `stage` with its outcome; never raises."""
         raise NotImplementedError  # pragma: no cover
 
+    def queue_of(self, stage: Any) -> Scheduler | None:
+        """Return in whose queue `stage` stands, if in any: that of another one, if this is a view of it."""
+        return self
+
     def __repr__(self) -> str:
         return self.name
 

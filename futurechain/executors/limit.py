@@ -17,7 +17,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 import math
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar, cast
@@ -57,7 +57,8 @@ class _View(Scheduler):
         self.queued = math.inf if queued is None else queued
         self._rate = rate
         self._lock = threading.Lock()
-        self.queue: deque[tuple[Any, Call]] = deque()
+        self.queue: OrderedDict[int, tuple[Any, Call]] = OrderedDict()
+        """What waits, by the identity of the stage; both ends of a plain dict are not within reach at once."""
         self.running: set[int] = set()
         """The stages that have a slot, by their identity."""
         self.pending: dict[int, Any] = {}
@@ -76,6 +77,9 @@ class _View(Scheduler):
 
     def show(self, stage: Any) -> Any:
         return self._inner.show(stage)
+
+    def queue_of(self, stage: Any) -> Scheduler | None:
+        return self._inner.queue_of(stage) if id(stage) in self.running else None
 
     def register(self, stage: Any, source: Any = None) -> None:
         if self.closing and not self._is_inside(source):
@@ -106,7 +110,7 @@ class _View(Scheduler):
             if id(stage) in self.running:
                 self.running.remove(id(stage))
             else:
-                self.queue = deque(entry for entry in self.queue if entry[0] is not stage)
+                self.queue.pop(id(stage), None)
             rooms = self._rooms_to_give()
             quiet = self._quiet if not self.pending else []
             if quiet:
@@ -119,7 +123,7 @@ class _View(Scheduler):
         with self._lock:
             known = id(stage) in self.pending
             if known:
-                self.queue.append((stage, call))
+                self.queue[id(stage)] = stage, call
         if known:
             self.pump()
         else:
@@ -144,10 +148,9 @@ class _View(Scheduler):
         with self._lock:
             if not self.queue or len(self.running) >= self.most or not self._in_time():
                 return False
-            entry = self.queue[0]
-            number = id(entry[0])
+            number, entry = next(iter(self.queue.items()))
             try:
-                del self.queue[0]
+                del self.queue[number]
                 self.running.add(number)
                 rooms = self._rooms_to_give()
             except BaseException:
@@ -166,7 +169,8 @@ class _View(Scheduler):
         """Let an entry wait again that was to be started, unless it is settled. Under the lock."""
         if number in self.running:
             self.running.discard(number)
-            self.queue.appendleft(entry)
+            self.queue[number] = entry
+            self.queue.move_to_end(number, last=False)
 
     def _in_time(self) -> bool:
         """Tell whether one more may start now; if not, come back when it may. Under the lock."""
@@ -234,9 +238,11 @@ class _View(Scheduler):
     # -- ending -------------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise RuntimeError if the executor takes no new work any more."""
+        """Raise RuntimeError if the executor takes no new work any more, or what that is a view of."""
         if getattr(self._inner, "closing", False) and not self._is_inside(None):
             raise RuntimeError(f"cannot schedule new futures after shutdown of {self._inner.name}")
+        if isinstance(self._inner, _View):
+            self._inner.check()
 
     def close(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more outside work; cancel what is pending, or wait for it, if asked to."""

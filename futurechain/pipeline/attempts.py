@@ -16,6 +16,7 @@ from futurechain.failure import Failure
 from futurechain.flow.timing import retry
 from futurechain.future import Future, fail, succeed
 from futurechain.pipeline.places import has_begun, later
+from futurechain.pipeline.trips import protected
 
 __all__ = ["Attempts", "Deadline", "Timeout", "outcome_of"]
 
@@ -25,7 +26,7 @@ def outcome_of(future: cf.Future[Any]) -> Any:
     try:
         return future.result()
     except BaseException as error:
-        return Failure(error)
+        return protected(error)
 
 
 class Timeout:
@@ -73,9 +74,11 @@ class Deadline:
         self._future = future
         self._seconds = seconds
         self._began: float | None = None
+        self._timer: clock.Timer | None = None
         self.failure: Failure | None = None
         """What the run has failed with, when the time is up."""
         self._look()
+        future.add_done_callback(self._withdraw)
 
     def _look(self) -> None:
         if self._future.done():
@@ -85,10 +88,16 @@ class Deadline:
             self._began = now
         left = self._seconds / 20 if self._began is None else self._began + self._seconds - now
         if left > 0:
-            clock.call_later(max(left, 0.001), self._look)
+            self._timer = clock.call_later(max(left, 0.001), self._look)
+            if self._future.done():  # whoever settled it may not have seen this timer
+                self._timer.cancel()
         else:
             self.failure = Failure(TimeoutError(f"not done within {self._seconds:g} seconds"))
             later(self._future.cancel)  # what depends on it does not run on the timer thread
+
+    def _withdraw(self, future: cf.Future[Any]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Attempts:

@@ -78,6 +78,8 @@ class Flow:
         self.enter: Callable[[Any, Iterable[Item]], None] = self.running.enter
         self.watch: Callable[[Any, Iterable[Item], Callable[[Any], object]], None] = self.running.watch
         self.leave: Callable[[Any], None] = self.running.leave
+        self.inside: list[int] = []
+        """The threads that are in a step."""
         self.post: Callable[..., None] = self.running.post
         self._consumer: Future[None] | None = None
         """What the consumer waits for, if it does."""
@@ -290,16 +292,18 @@ class Flow:
             counters.in_flight = 0  # it is, unless Ctrl-C came while the consumer's thread was counting
 
     def _drop(self, items: Sequence[Item]) -> list[Any]:
-        for item in items:
-            if item.state is LIVE:
-                item.state = DROPPED
-                self.live -= 1
-                self.shelf.is_dropped(item)
-                self.counters[min(item.step, len(self.steps) - 1)].cancelled += 1
-        for station in (*self.local, *{*self.trips}):
+        dropped, reached = [item for item in items if item.state is LIVE], set[int]()
+        for item in dropped:
+            item.state = DROPPED
+            self.live -= 1
+            self.shelf.is_dropped(item)
+            number = min(item.step, len(self.steps) - 1)
+            self.counters[number].cancelled += 1
+            reached.add(number)
+        for station in {one for number in reached for one in (self.local[number], self.trips[number])}:
             if station is not None:
                 station.prune()
-        return self.running.unwanted()
+        return self.running.unwanted(dropped)
 
     def statistics(self) -> tuple[StepStatistics, ...]:
         """Return the figures of each step."""

@@ -22,7 +22,7 @@ LIVE, DONE, DROPPED = "live", "done", "dropped"
 class Item:
     """One item on its way."""
 
-    __slots__ = ("attempts", "outcome", "since", "state", "step")
+    __slots__ = ("attempts", "held", "outcome", "since", "state", "step")
 
     def __init__(self, outcome: Any, since: float) -> None:
         self.outcome: Any = outcome
@@ -34,6 +34,8 @@ class Item:
         self.state: str = LIVE
         self.attempts: Attempts | None = None
         """If it is in a step that may be tried again, and has been in there before."""
+        self.held: tuple[Any, ...] = ()
+        """What runs for it alone."""
 
 
 class Shelf:

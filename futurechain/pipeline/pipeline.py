@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
-from collections.abc import AsyncIterable, Callable, Iterable, Sized
+from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
 from futurechain.core.handlers import check_handler
@@ -20,6 +20,7 @@ from futurechain.pipeline.steps import (
     Step,
     catch_arguments,
     check_callable,
+    check_function,
     check_step,
     describe,
     fused,
@@ -56,6 +57,14 @@ class _Anything:
 
 
 _New: TypeAlias = "Pipeline[_Anything, _Anything]"
+
+
+def _length_of(items: Any) -> int | None:
+    """Return how many items there are, if that can be told: a range may have too many, or a data set refuse."""
+    try:
+        return len(items)
+    except Exception:
+        return None
 
 
 class Pipeline(Generic[A, B]):
@@ -252,7 +261,7 @@ class Pipeline(Generic[A, B]):
             looked at it
             [5]
         """
-        check_handler(fn, "finally_")
+        check_function(fn, "finally_")
         check_step("finally_()", name=name, concurrency=None, timeout=None, retry=None, batch="auto")
         title = describe("finally_", fn) if name is None else name
         return self._with(Step("finally_", self._executor(on), fn, fn, BaseException, title))
@@ -317,7 +326,7 @@ class Pipeline(Generic[A, B]):
                 raise TypeError(f"map() wants True or False for {name}=, not {flag!r}")
         make = check_progress(progress)
         check_count(total, "total", "map()", least=0)
-        known = len(items) if total is None and isinstance(items, Sized) else total
+        known = _length_of(items) if total is None else total
         flow = Flow(
             self._steps,
             window=check_count(window, "window", "map()"),

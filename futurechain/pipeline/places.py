@@ -12,7 +12,7 @@ from typing import Any
 from futurechain.core import callback_threads
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import scheduler_of
-from futurechain.core.thread_state import current
+from futurechain.core.thread_state import blocked, current, wake_blocked
 from futurechain.core.unobserved import rescue
 from futurechain.errors import ExecutorShutdownError
 from futurechain.executors.inline import INLINE
@@ -28,7 +28,6 @@ __all__ = [
     "has_begun",
     "is_limited",
     "is_watched",
-    "is_worker",
     "later",
     "name_of",
     "noted",
@@ -37,6 +36,8 @@ __all__ = [
     "starts_each",
     "stops_work",
     "submit",
+    "wait",
+    "wake_workers",
     "workers_of",
 ]
 
@@ -55,9 +56,16 @@ def executor_of(on: Any) -> cf.Executor:
 
 
 def check_open(executor: Any) -> None:
-    """Raise RuntimeError if `executor` is known to be shut down."""
-    if getattr(scheduler_of(executor), "closing", False) or getattr(_inner(executor), "_shutdown", False) is True:
+    """Raise RuntimeError if `executor`, or what it is a view of, is known to be shut down for who asks."""
+    scheduler: Any = scheduler_of(executor)
+    if getattr(scheduler, "closing", False):
+        refused = not scheduler._is_inside(None)  # what belongs to a chain that has begun is still let in
+    else:
+        refused = any(getattr(_inner(executor), name, False) is True for name in ("_shutdown", "_shutdown_thread"))
+    if refused:
         raise ExecutorShutdownError(f"{name_of(executor)} is shut down: give on= an executor that is still open")
+    if isinstance(executor, LimitedExecutor):
+        check_open(executor.executor)
 
 
 def shares_memory(executor: Any) -> bool:
@@ -133,9 +141,21 @@ def count_queue(stream: int, step: str, *lengths: int) -> None:
         watch.counted(f"items of stream {stream} that wait for {step}", length)
 
 
-def is_worker() -> bool:
-    """Tell whether this thread is a pool's worker, which must help and not just wait."""
-    return current.thread.pool is not None
+def wait(waiter: Future[None], whole: Any, seconds: float | None = None) -> None:
+    """Block until `waiter` is settled; a pool's worker does what is queued on that pool of the ``whole.sources()``.
+
+    Raises:
+        TimeoutError: if it is not settled within so many seconds.
+    """
+    if current.thread.pool is not None:
+        waiter._source = whole
+    waiter.result(seconds)
+
+
+def wake_workers() -> None:
+    """Have the workers that block look around: there may be something that they can do."""
+    if blocked:
+        wake_blocked()
 
 
 def noted(failure: Failure, stage: str, number: int, total: int, executor: Any) -> Failure:

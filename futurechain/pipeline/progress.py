@@ -75,9 +75,9 @@ class Progress:
 
     def show(self, finished: int, failed: int) -> None:
         """Show that so many items are finished, and so many of these failed."""
-        if not self._bars:
+        bar = next(iter(self._bars), None)
+        if bar is None:
             return
-        (bar,) = self._bars
         if failed != self._failed:
             self._failed = failed
             bar.set_postfix(failed=failed)

@@ -93,16 +93,23 @@ class Runners:
         """Replace a runner that never ran: it was cancelled, or the pool has ended or broken."""
         if task.cancelled() or task.exception() is not None:
             with self.flow.lock:
-                wanted = any(self.flow.is_wanted(item) for item in self)
-            if wanted:
+                unwanted = self._take_unwanted()
+            if unwanted is None:
                 self._hire()
             else:
-                self._work_off()
+                for item in unwanted:
+                    self.flow.local[item.step].resume(item)  # which gives its slot back
         self.flow.leave(task)
 
-    def _work_off(self) -> None:
-        while (item := self._next()) is not None:
-            self.flow.local[item.step].resume(item)
+    def _take_unwanted(self) -> list[Item] | None:
+        """Take out what waits, for a runner that ends; None if something of it is wanted. Under the lock."""
+        if any(self.flow.is_wanted(item) for item in self):
+            return None
+        unwanted = [*self]
+        self.begun.clear()
+        self.fresh.clear()
+        self.active -= 1
+        return unwanted
 
     def _refused(self, failure: Failure) -> None:
         """Let what waits fail; on callback threads, since this may be the consumer's."""

@@ -23,6 +23,8 @@ class Running:
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
         self._entries: dict[Any, Iterable[Item]] = {}
+        self._groups: dict[Any, Iterable[Item]] = {}
+        """Those of them that may touch several items; there are a few for each worker."""
         self._idle: Future[None] | None = None
 
     def __len__(self) -> int:
@@ -32,9 +34,14 @@ class Running:
         """Note that `key` may still touch `items`; cancel it if nobody wants them."""
         with self._lock:
             self._entries[key] = items
+            if type(items) is tuple:
+                items[0].held += (key,)
+            else:
+                self._groups[key] = items
             wanted = any(item.state is LIVE for item in items)
         if not wanted:
             cancel_all([key])
+        places.wake_workers()  # one that waits for this stream may have looked too early
 
     def watch(self, future: cf.Future[Any], items: Iterable[Item], done: Callable[[Any], object]) -> None:
         """Enter `future`, and have `done` called when it is done, which has to let it leave."""
@@ -48,12 +55,19 @@ class Running:
     def leave(self, key: Any) -> None:
         """Note that `key` touches its items no more."""
         with self._lock:
-            self._entries.pop(key, None)
+            self._forget(key)
             idle = self._idle if not self._entries else None
             if idle is not None:
                 self._idle = None
         if idle is not None:
             wake(idle)
+
+    def _forget(self, key: Any) -> None:
+        items = self._entries.pop(key, ())
+        if type(items) is not tuple:
+            del self._groups[key]
+        elif items:
+            items[0].held = tuple(one for one in items[0].held if one is not key)
 
     def post(self, job: Any, item: Item, *args: Any) -> None:
         """Run ``job(item, *args)`` on a callback thread."""
@@ -79,18 +93,25 @@ class Running:
         """Return what is settled when there is no entry; None if that is so already. Under the lock."""
         if not self._entries:
             return None
-        if self._idle is None:
+        if self._idle is None or self._idle.done():  # a task that waited for it was cancelled
             self._idle = Future()
         return self._idle
 
-    def unwanted(self) -> list[Any]:
-        """Return what works for nobody. Under the lock."""
-        return [key for key, inside in self._entries.items() if all(item.state is DROPPED for item in inside)]
+    def unwanted(self, dropped: Iterable[Item]) -> list[Any]:
+        """Return what works for nobody, now that these were `dropped`. Under the lock."""
+        alone = [key for item in dropped for key in item.held]
+        return alone + [key for key, inside in self._groups.items() if all(item.state is DROPPED for item in inside)]
 
-    def a_future(self) -> cf.Future[Any] | None:
-        """Return a future that a waiting worker can help with, if there is one."""
+    # -- as what a worker waits for: it does what is queued on its own pool meanwhile ---------------------------------
+
+    def sources(self) -> list[Future[Any]]:
+        """Return the futures among the entries."""
         with self._lock:
-            return next((key for key in self._entries if isinstance(key, cf.Future) and not key.done()), None)
+            return [key for key in self._entries if isinstance(key, Future)]
+
+    def cancel_for(self, child: Any) -> tuple[()]:
+        """Say that nothing is to be cancelled when the waiter is: that is not all that they are wanted for."""
+        return ()
 
 
 def cancel_all(entries: Iterable[Any]) -> None:

@@ -57,7 +57,7 @@ class _Call:
         assert handler is not None
         try:
             return handler(*given)
-        except StopIteration as error:
+        except (StopIteration, StopAsyncIteration) as error:
             raise protected(error).value from error
 
 

@@ -9,7 +9,7 @@ import concurrent.futures as cf
 import inspect
 from collections import deque
 from functools import partial
-from threading import current_thread, main_thread
+from threading import current_thread, get_ident, main_thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from futurechain.executors.inline import INLINE
 from futurechain.executors.wrapped_future import wrap_future
 from futurechain.failure import Failure
 from futurechain.flow.coroutines import ensure_future
+from futurechain.interrupts import put_off
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Timeout, outcome_of
 from futurechain.pipeline.items import LIVE, Item
@@ -120,14 +121,31 @@ class LocalStation:
         if not wanted:
             self._release()
             return False
-        timeout = None if self.step.timeout is None else Timeout(self.step.timeout, partial(self._expired, item))
+        if self.step.timeout is not None:
+            return self._run_in_time(item, began)
         outcome = self._call(item)
         if isinstance(outcome, cf.Future):
-            self._wait_for(outcome, item, began, timeout)
+            self._wait_for(outcome, item, began, None)
             return False
         if self.plain and self.most is None and type(outcome) is not Failure:
             return self._end_plainly(item, outcome, began)
-        return self._end(item, outcome, began, timeout)
+        return self._end(item, outcome, began, None)
+
+    def _run_in_time(self, item: Item, began: float) -> bool:
+        """Do so in a step with a timeout; Ctrl-C leaves no timer."""
+        timeout = None
+        try:
+            with put_off():
+                timeout = Timeout(self.step.timeout or 0.0, partial(self._expired, item))
+            outcome = self._call(item)
+            if not isinstance(outcome, cf.Future):
+                return self._end(item, outcome, began, timeout)
+            self._wait_for(outcome, item, began, timeout)
+            return False
+        except BaseException:
+            if timeout is not None:
+                timeout.ends_with_run()
+            raise
 
     def _end_plainly(self, item: Item, value: Any, began: float) -> bool:
         """Do what `_end` does, where there is less to ask."""
@@ -144,7 +162,9 @@ class LocalStation:
             return True
 
     def _call(self, item: Item) -> Any:
+        me, inside = get_ident(), self.flow.inside
         try:
+            inside.append(me)
             value = self.step.call(item.outcome)
             if type(value) in PLAIN_VALUES:
                 return value
@@ -159,6 +179,8 @@ class LocalStation:
             return Failure(error)
         except BaseException as error:
             return protected(error)
+        finally:
+            inside.remove(me)
 
     def _wait_for(self, inner: cf.Future[Any], item: Item, began: float, timeout: Timeout | None) -> None:
         """Go on when the future that the step has returned is done; no thread waits for it."""

@@ -21,6 +21,7 @@ __all__ = [
     "Step",
     "catch_arguments",
     "check_callable",
+    "check_function",
     "check_step",
     "describe",
     "fused",
@@ -137,6 +138,13 @@ def check_callable(fn: Any, where: str, executor: cf.Executor) -> None:
     check_travels(check_handler(fn, where), scheduler_of(executor), f"{where}()")
 
 
+def check_function(fn: Any, where: str) -> Any:
+    """Return `fn`, or raise TypeError if it is no function: nothing stands for passing everything through here."""
+    if not callable(fn):
+        raise TypeError(f"{where}() wants a function, not {fn!r}")
+    return fn
+
+
 def catch_arguments(args: tuple[Any, ...]) -> tuple[Any, Any]:
     """Return types and handler of ``catch(handler)`` or ``catch(types, handler)``.
 
@@ -144,10 +152,10 @@ def catch_arguments(args: tuple[Any, ...]) -> tuple[Any, Any]:
         TypeError: if the arguments are not of that form.
     """
     if len(args) == 1 and not (isinstance(args[0], type) and issubclass(args[0], BaseException)):
-        return BaseException, check_handler(args[0], "catch")
+        return BaseException, check_function(args[0], "catch")
     if len(args) != 2:
         given = f"{args[0].__name__} and no handler" if len(args) == 1 else f"{len(args)} arguments"
         raise TypeError(f"catch() takes catch(handler) or catch(types, handler), not {given}")
-    return check_types(args[0]), check_handler(args[1], "catch")
+    return check_types(args[0]), check_function(args[1], "catch")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import concurrent.futures as cf
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import suppress
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Generic, NoReturn, Self, TypeVar, cast
 
@@ -54,6 +54,8 @@ class Stream(Generic[B]):
         self._state = "new"
         self._ready: deque[Any] = deque()
         """What can be handed out before there is anything else to do."""
+        self._readers: dict[str, object] = {}
+        """Whoever is in ``next`` beyond that; `setdefault` decides who it is."""
         self._held = 0
         """How many items were read and not handed out, without those in `_ready`."""
         self._low = 0
@@ -81,27 +83,35 @@ class Stream(Generic[B]):
         Raises:
             StopIteration: after the last one.
             TypeError: if the input is async.
-            RuntimeError: if the stream is closed.
+            RuntimeError: if the stream is closed, or another thread is in ``next``.
         """
-        if self._ready:
-            return cast("B", self._ready.popleft())
+        try:
+            return cast("B", self._ready.popleft())  # at once: another thread may do so, too
+        except IndexError:
+            pass
+        self._enter("next()", get_ident())
         try:
             self._begin()
-            self._work()  # a loop in here would not be sure to meet the `except`: see `flow`
-            return cast("B", self._ready.popleft())
+            return self._work()  # a loop in here would not be sure to meet the `except`: see `flow`
         except BaseException:
             self._end()
             raise
+        finally:
+            self._readers.clear()
 
-    def _work(self) -> None:
+    def _work(self) -> B:
         """Read and wait until something can be handed out."""
-        while (job := self._next_job()) != OUT:
-            if job > 0:
+        while True:
+            job = self._next_job()
+            if job == OUT and self._ready:
+                with suppress(IndexError):  # it was closed meanwhile
+                    return cast("B", self._ready.popleft())
+            elif job > 0:
                 self._read(job)
             elif job == WAIT:
                 self._wait()
-            else:
-                self._raise_end(StopIteration)
+            elif job == END:
+                self._raise_end("next()", StopIteration)
 
     def _begin(self) -> None:
         if self._state == "open":
@@ -131,13 +141,11 @@ class Stream(Generic[B]):
             self._end_input(error)
 
     def _wait(self) -> None:
-        """Block until something is ready; a worker that waits does what is queued on its own pool."""
-        if places.is_worker() and (work := self._flow.running.a_future()) is not None:
-            cf.wait([work])
+        """Block until something is ready."""
         waiter = self._flow.waiter()
         while waiter is not None and not waiter.done():
             with suppress(TimeoutError):
-                waiter.result(REFRESH if self._progress.visible else None)
+                places.wait(waiter, self._flow.running, REFRESH if self._progress.visible else None)
             self._show()
 
     # -- the async iterator -------------------------------------------------------------------------------------------
@@ -156,25 +164,33 @@ class Stream(Generic[B]):
 
         Raises:
             StopAsyncIteration: after the last one.
-            RuntimeError: if the stream is closed.
+            RuntimeError: if the stream is closed, or another task is in ``anext``.
         """
-        if self._ready:
+        try:
             return cast("B", self._ready.popleft())
+        except IndexError:
+            pass
+        self._enter("anext()", object())
         try:
             self._begin_async()
-            await self._work_async()
-            return cast("B", self._ready.popleft())
+            return await self._work_async()
         except BaseException:
             await self._end_async()
             raise
+        finally:
+            self._readers.clear()
 
-    async def _work_async(self) -> None:
-        while (job := self._next_job()) != OUT:
-            if job > 0:
+    async def _work_async(self) -> B:
+        while True:
+            job = self._next_job()
+            if job == OUT and self._ready:
+                with suppress(IndexError):
+                    return cast("B", self._ready.popleft())
+            elif job > 0:
                 await self._read_async(job)
             elif job == END:
-                self._raise_end(StopAsyncIteration)
-            elif (waiter := self._flow.waiter()) is not None:
+                self._raise_end("anext()", StopAsyncIteration)
+            elif job == WAIT and (waiter := self._flow.waiter()) is not None:
                 await waiter
             self._show()
 
@@ -205,6 +221,11 @@ class Stream(Generic[B]):
             self._end_input(error)
 
     # -- what both have in common -------------------------------------------------------------------------------------
+
+    def _enter(self, what: str, reader: object) -> None:
+        """Let one in at a time; a thread may come again, if Ctrl-C has kept it from leaving."""
+        if self._readers.setdefault("in", reader) != reader:
+            raise RuntimeError(f"{what} on {self!r} while another consumer is in it: a stream has one at a time")
 
     def _open(self, iterator: Any) -> None:
         for step in self._flow.steps:
@@ -251,11 +272,14 @@ class Stream(Generic[B]):
         self._input, self._inputs_error = None, error
         self._flow.end_of_input()
 
-    def _raise_end(self, end: type[Exception]) -> NoReturn:
+    def _raise_end(self, what: str, end: type[Exception]) -> NoReturn:
+        self._check_state(what)  # closed meanwhile: this is not all
         error, self._inputs_error = self._inputs_error, None
-        if error is not None:
-            raise error
-        raise end
+        if error is None:
+            raise end
+        if issubclass(type(error), end):  # it would pass for the end of the stream
+            raise RuntimeError(f"the input raised {end.__name__}") from error  # noqa: TRY004  # of its meaning here
+        raise error
 
     def _show(self) -> None:
         if self._progress.visible:
@@ -276,14 +300,24 @@ class Stream(Generic[B]):
     def close(self) -> None:
         """End the stream: cancel what has not begun, wait for what is running. Closing twice does no harm.
 
+        Any thread may do so: a consumer that waits in ``next`` gets a RuntimeError. A step of the stream itself does
+        not wait.
+
         Example:
             >>> stream = Pipeline().then(int, on=pool).map(itertools.repeat("5"))
             >>> next(stream), stream.close()
             (5, None)
         """
-        self._stop("closed")
-        while (idle := self._flow.idle()) is not None:
-            idle.result()
+        try:
+            self._stop("closed")
+        finally:
+            self._settle_down()
+
+    def _settle_down(self) -> None:
+        """Wait until nothing runs any more; a step of this stream would wait for itself, and does not."""
+        flow = self._flow
+        while get_ident() not in flow.inside and (idle := flow.idle()) is not None:
+            places.wait(idle, flow.running)
 
     async def aclose(self) -> None:
         """Do the same, and leave the event loop to others meanwhile.
@@ -291,8 +325,13 @@ class Stream(Generic[B]):
         Example:
             >>> asyncio.run(Pipeline().then(int, on=pool).map("123").aclose())
         """
-        self._stop("closed")
-        while (idle := self._flow.idle()) is not None:
+        try:
+            self._stop("closed")
+        finally:
+            await self._settle_down_async()
+
+    async def _settle_down_async(self) -> None:
+        while get_ident() not in self._flow.inside and (idle := self._flow.idle()) is not None:
             await idle
 
     def _stop(self, state: str) -> None:
@@ -301,18 +340,22 @@ class Stream(Generic[B]):
         self._ready.clear()
         self._flow.close()
         self._finalizer.detach()
-        self._show()
-        self._progress.close()
         self._input, self._items = None, ()
+        try:
+            self._show()
+        finally:
+            self._progress.close()
 
     def _end(self) -> None:
         if self._state == "open":
             self._state = "consumed"
+        if self._state != "new":
             self.close()
 
     async def _end_async(self) -> None:
         if self._state == "open":
             self._state = "consumed"
+        if self._state != "new":
             await self.aclose()
 
     def __enter__(self) -> Self:

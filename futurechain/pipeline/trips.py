@@ -11,6 +11,7 @@ the work changes, since what is on its way was sized before; so the worker looks
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections.abc import Callable, Sequence
@@ -147,8 +148,8 @@ def _one_step(call: Any, values: Sequence[Any], seconds: float) -> Report:
 
 def protected(error: BaseException) -> Failure:
     """Return the failure of a step that raised `error`; a StopIteration would end the loops of others."""
-    if issubclass(type(error), StopIteration):
-        wrong = RuntimeError("a step raised StopIteration")
+    if issubclass(type(error), (StopIteration, StopAsyncIteration)):
+        wrong = RuntimeError(f"a step raised {type(error).__name__}")
         wrong.__cause__ = error
         return Failure(wrong)
     return Failure(error)
@@ -224,6 +225,8 @@ class _Helper(threading.Thread):
 
 _helpers: list[_Helper] = []
 """Those that have nothing to do. One that is stuck never comes back."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.clear)  # a fork takes no threads along
 
 
 def _within(seconds: float, call: Call, value: Any) -> Any:
