@@ -34,6 +34,14 @@ class Boom(Exception):
     """What a handler raises; known by the name of its stage."""
 
 
+class Lost(Exception):
+    """What an executor says of what it had when it broke; a standard one's error is carried on by other threads."""
+
+
+class Call(cf.Future):
+    """A future that is no standard pool's: it may be cancelled."""
+
+
 class Manual(cf.ThreadPoolExecutor):
     """An executor that does nothing by itself."""
 
@@ -47,7 +55,7 @@ class Manual(cf.ThreadPoolExecutor):
             raise BrokenExecutor("broken")
         if self.refuses:
             raise RuntimeError("refused")
-        future = cf.Future()
+        future = Call()
         self.calls.append((future, lambda: fn(*args, **kwargs)))
         return future
 
@@ -66,7 +74,7 @@ class Manual(cf.ThreadPoolExecutor):
         while self.calls:
             future, _ = self.calls.popleft()
             if future.set_running_or_notify_cancel():
-                future.set_exception(BrokenExecutor("broken"))
+                future.set_exception(Lost("broken"))
 
     def waiting(self):
         return sum(not future.cancelled() for future, _ in self.calls)
@@ -81,7 +89,7 @@ def told(error):
             return "cancelled"
         case TimeoutError():
             return "timeout"
-        case BrokenExecutor():
+        case BrokenExecutor() | Lost():
             return "broken"
         case BaseExceptionGroup():
             return ("group", *map(told, error.exceptions))
