@@ -622,3 +622,19 @@ def test_a_worker_that_is_woken_for_nothing_keeps_its_timeout():
         while not stop.is_set():
             succeed(0).then(abs, on=pool)
         assert future.result(LONG) == "in time"
+
+
+@pytest.mark.parametrize("way", [by_result, by_exception, by_wait, by_as_completed])
+@pytest.mark.parametrize("steps", [0, 3])
+@within(30)
+def test_a_worker_takes_the_steps_of_a_coroutine(way, steps):
+    """A worker that waits for a coroutine on its own pool runs its steps, the first and the later ones."""
+
+    async def count(pool):
+        return sum([await pool.submit(int, "1") for _ in range(steps)])
+
+    with ThreadPoolExecutor(1) as pool:
+        end = pool.submit(lambda: way(ensure_future(count(pool), on=pool)))
+        stage = pool.submit(lambda: way(ensure_future(count(pool), on=pool).then(str)))
+    assert end.result(0) == steps
+    assert stage.result(0) == str(steps)

@@ -36,6 +36,8 @@ class Handler:
     """Choose what to do with an outcome."""
 
     __slots__ = ()
+    step: Any = None
+    """A stage that is queued, runs, or has run, for the one that this belongs to: a coroutine's last step."""
 
     def select(self, outcome: Any) -> Call | None:
         """Return the call to make for `outcome`, or None to pass it on."""

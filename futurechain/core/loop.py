@@ -294,16 +294,23 @@ def take_queued(future: Any, thread: ThreadState) -> None:
     while found and not future.done():
         found = False
         for origin in upstream(future):
-            if _is_queued(origin, thread):
+            for queued in _queued_for(origin, thread):
                 found = True
-                execute(origin, origin._call, origin._context)
+                execute(queued, queued._call, queued._context)
                 if future.done():
                     return
 
 
 def is_queued_here(future: Any, thread: ThreadState) -> bool:
     """Tell whether `future` waits for anything that is still queued on the pool whose worker this thread is."""
-    return not future.done() and any(_is_queued(origin, thread) for origin in upstream(future))
+    return not future.done() and any(_queued_for(one, thread) for one in upstream(future))
+
+
+def _queued_for(origin: Any, thread: ThreadState) -> list[Any]:
+    """Return what is to be run for `origin`, if that is queued here: itself, or the next step of its coroutine."""
+    handler = origin._handler
+    step = handler.step if issubclass(type(handler), Handler) else None
+    return [one for one in (origin, step) if one is not None and _is_queued(one, thread)]
 
 
 def _is_queued(stage: Any, thread: ThreadState) -> bool:

@@ -392,7 +392,9 @@ def limit(
 ) -> LimitedExecutor:
     """Return a view of `executor` that lets only so much through; several views share it.
 
-    ``on=limit(pool, concurrency=4)`` bounds what chains do on the pool through this view, and holds up no thread.
+    ``on=limit(pool, concurrency=4)`` bounds what chains do on the pool through this view, and holds up no thread. What
+    returns a future, and a coroutine, holds its place until that is settled: so what it waits for must not need a place
+    in the same view.
 
     Args:
         executor: what runs things in the end.

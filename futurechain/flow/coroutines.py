@@ -59,13 +59,14 @@ _NOTHING: Any = None
 class _Runner(Handler):
     """Advances one coroutine; the plan of its future."""
 
-    __slots__ = ("awaited", "baton", "context", "name", "target")
+    __slots__ = ("awaited", "baton", "context", "name", "step", "target")
 
     def __init__(self, steps: Steps[Any], home: Scheduler) -> None:
         driver = Driver(steps)
         self.baton = [driver]
         self.awaited: Any = None
         """What it waits for, as long as it has the baton back."""
+        self.step: Any = None
         self.context, self.name = driver.context, driver.name
         self.target: Any = new_pending(LocalStage, self, home)
         if watch.on:
@@ -143,6 +144,7 @@ class _Runner(Handler):
         hop._call = None
         hop._context = self.context.copy()  # the step itself runs in the one context of the run
         try:
+            self.step = hop  # before it is queued: who waits for the coroutine may be blocked already
             home.register(hop)
             attach(hop, _Refused(functools.partial(step, *args)))
             home.start(hop, (step, args, {}))
