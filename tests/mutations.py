@@ -161,6 +161,13 @@ MUTANTS = (
     # -- flatten: returned futures, forwarding, rings
     Mutant(
         "core/flatten.py",
+        "    return outcome if outcome is PENDING else _does_not_wait(stage, outcome)",
+        "    return outcome",
+        "a stage that does not wait after all is not waited for by its pool",
+        ("pool_returns(): open_gate | set_inner",),
+    ),
+    Mutant(
+        "core/flatten.py",
         "        self.key: int = ~id(stage)",
         "        self.key: int = id(stage)",
         "an entry that stands for a stage is not taken for the stage",
