@@ -164,7 +164,7 @@ MUTANTS = (
         "    return outcome if outcome is PENDING else _does_not_wait(stage, outcome)",
         "    return outcome",
         "a stage that does not wait after all is not waited for by its pool",
-        ("pool_returns(): open_gate | set_inner",),
+        tests=("test_flatten.py",),
     ),
     Mutant(
         "core/flatten.py",

@@ -73,7 +73,7 @@ class AnswersWhenAsked:
 
 
 @pytest.mark.parametrize("kind", ["threads", "processes"])
-@within(30)
+@within(15)
 def test_a_returned_future_that_is_settled_just_then_holds_up_no_shutdown(kind):
     """A stage that begins to wait for a future, which is settled at that moment, is not waited for any more."""
     with ThreadPoolExecutor(1) if kind == "threads" else ProcessPoolExecutor(1) as pool:
