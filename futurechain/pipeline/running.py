@@ -65,7 +65,7 @@ class Running:
     def _forget(self, key: Any) -> None:
         items = self._entries.pop(key, ())
         if type(items) is not tuple:
-            del self._groups[key]
+            self._groups.pop(key, None)  # a Ctrl-C may have come before it was there
         elif items:
             items[0].held = tuple(one for one in items[0].held if one is not key)
 
