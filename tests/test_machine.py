@@ -9,14 +9,18 @@ import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import partial
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import process_work as work
 from futurechain.core import callback_threads
 from futurechain.errors import WorkerDiedError
 from futurechain.executors.processes.machine import Machine
 from futurechain.executors.processes.turnover import Options
+from futurechain.executors.processes.wire import Reader, frame, short_frame
 from futurechain.executors.processes.worker import Start
 
 
@@ -80,6 +84,66 @@ class Pool:
     def run(self, fn, *args):
         self.submit(job := Job(fn, *args))
         return job.result()
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+VALUES = [
+    None, True, -1, 10**5000, 1.5, "", "\u00e9", "x" * 20_000, b"\x82\x83\x84\x93", bytes(20_000), bytes(200_000), (),
+    (1, "a"), [1, [2]], {"a": 1}, {1}, len, int, range(3), partial(int, "7"), work.double,
+    (work.double, (1,), {}), (int, ("7",), {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [1_000_000, 1000, None])
+def test_one_call_or_several(share):
+    """A call alone, which travels in a short message, has the result that it has among others."""
+    with Pool(share=share) as pool:
+        for value in VALUES:
+            alone, first, second = (Job(work.nap, 0, value) for _ in range(3))
+            pool.submit(alone)
+            pool.submit(first, second)
+            results = [job.result() for job in (alone, first, second)]
+            assert [type(one) for one in results] == 3 * [type(value)]
+            assert isinstance(value, partial) or results == 3 * [value]
+            times = alone.report.times
+            assert alone.report.sent <= times.received <= times.began <= times.ended
+
+
+def test_one_error_or_several():
+    """So have its errors: the function's own, and those of what cannot be sent."""
+    for fn in (work.boom, work.give_lock, work.raise_stubborn, work.raise_two_arguments, work.give_unreadable):
+        with Pool() as pool:
+            alone, other = Job(fn), Job(fn)
+            pool.submit(alone)
+            pool.submit(other, Job(int))
+            errors = [job.over.wait(30) and job.error for job in (alone, other)]
+        assert type(errors[0]) is type(errors[1])
+        assert str(errors[0]) == str(errors[1])
+        assert type(errors[0].__cause__) is type(errors[1].__cause__)
+
+
+@given(st.lists(st.tuples(st.integers(1, 15), st.binary(max_size=300), st.booleans())), st.lists(st.integers(1, 400)))
+def test_messages_arrive_however_they_are_cut(messages, cuts):
+    """Whole and alone, several at once, or in pieces; short ones, and those with a header."""
+    data = b"".join(
+        b"".join(short_frame(kind, payload) if short else frame(kind, (kind, "header"), [payload]))
+        for kind, payload, short in messages
+    )
+    ours, theirs = os.pipe()
+    reader = Reader(ours)
+    try:
+        for size in [*cuts, len(data)]:
+            if data[:size]:
+                os.write(theirs, data[:size])
+                reader.read()
+            data = data[size:]
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert [(one.kind, bytes(one.payload), one.header) for one in reader.frames] == [
+        (kind, payload, () if short else (kind, "header")) for kind, payload, short in messages
+    ]
 
 
 # -- trips ------------------------------------------------------------------------------------------------------------
