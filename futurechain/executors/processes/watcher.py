@@ -389,5 +389,5 @@ class Watcher:
         phase, worker.phase = worker.phase, Phase.LEAVING  # whatever it says now, it gets nothing more
         if self.roster.is_heard(worker):
             self._read(worker)
-            self._tell_arrived()
+        self._tell_arrived()  # who hears of a broken pool finds those done that had ended before
         self.turnover.ended(worker, phase)
