@@ -161,8 +161,8 @@ MUTANTS = (
     # -- flatten: returned futures, forwarding, rings
     Mutant(
         "core/flatten.py",
-        "    return outcome if outcome is PENDING else _does_not_wait(stage, outcome)",
-        "    return outcome",
+        "        return _does_not_wait(stage, outcome)\n    if",
+        "        return outcome\n    if",
         "a stage that does not wait after all is not waited for by its pool",
         tests=("test_flatten.py",),
     ),

@@ -15,6 +15,7 @@ import futurechain
 from futurechain import INLINE, Pipeline, gather, limit, succeed
 from futurechain.errors import CancelledError
 from futurechain.testing import ManualClock
+from guard import within
 from steps import increment, times_ten, with_pid
 
 
@@ -569,3 +570,109 @@ def test_a_view_maps_as_its_executor_does(make):
         assert list(view.map(pow, [2, 3, 4], [5, 2, 2], chunksize=2)) == [32, 9, 16]
         with pytest.raises(ValueError, match="buffersize="):
             view.map(pow, [2], [5], buffersize=0)
+
+
+# -- what waits for its own view --------------------------------------------------------------------------------------
+
+
+class Counted:
+    """A function that counts how many of it run at once."""
+
+    def __init__(self):
+        self.lock, self.running, self.most = threading.Lock(), 0, 0
+
+    def __call__(self, value=0):
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        time.sleep(0.0005)
+        with self.lock:
+            self.running -= 1
+        return value
+
+
+def one_task(view, counted):
+    return view.submit(counted, 1).then(lambda value: view.submit(counted, value + 1)), 2
+
+
+def several_tasks(view, counted):
+    return view.submit(counted).then(lambda _: gather(*[view.submit(counted, n) for n in range(5)])), (0, 1, 2, 3, 4)
+
+
+def a_recursion(view, counted):
+    def step(number):
+        return number if number == 40 else view.submit(counted, number + 1).then(step)
+
+    return view.submit(counted).then(step), 40
+
+
+def a_task_of_an_async_function(view, counted):
+    async def work():
+        return counted(await futurechain.delay(0.001, 7))
+
+    return view.submit(work), 7
+
+
+def a_coroutine_that_awaits_tasks(view, counted):
+    async def work():
+        return await view.submit(counted, 3) + await view.submit(counted, 4)
+
+    return view.submit(work), 7
+
+
+def a_future_that_leads_there_later(view, counted):
+    inner = futurechain.Future()
+    end = view.submit(lambda: inner)
+    queued = view.submit(counted, 5)
+    inner.set_result(0)
+    return gather(end, queued), (0, 5)
+
+
+def one_that_returns_a_task_later(view, counted):
+    gate = futurechain.Future()
+    end = view.submit(lambda: gate.then(lambda _: view.submit(counted, 5)))
+    gate.set_result(0)
+    return end, 5
+
+
+def a_view_of_the_view(view, counted):
+    other = limit(view, concurrency=1)
+    return other.submit(counted).then(lambda _: other.submit(counted).then(lambda _: view.submit(counted, 9))), 9
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("place", ["threads", "inline"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        one_task, several_tasks, a_recursion, a_task_of_an_async_function, a_coroutine_that_awaits_tasks,
+        a_future_that_leads_there_later, one_that_returns_a_task_later, a_view_of_the_view,
+    ],
+)  # fmt: skip
+@within(60)
+def test_what_waits_for_its_own_view(way, place, slots):
+    """It runs in the slot of the one that waits for it: many at once hold each other up no more than one does.
+
+    No more of them run at once than there are slots.
+    """
+    with futurechain.ThreadPoolExecutor(4) as threads:
+        view, counted = limit(threads if place == "threads" else INLINE, concurrency=slots), Counted()
+        made = [way(view, counted) for _ in range(10)]
+        assert [end.result(30) for end, _ in made] == [value for _, value in made]
+        assert counted.most <= slots
+        assert view.submit(increment, 1).result(30) == 2
+
+
+@within(60)
+def test_a_guest_outlives_its_host(many):
+    """When the one that waits is cancelled, what runs in its slot goes on, and has the slot."""
+    view, gauge = limit(many, concurrency=1), Gauge()
+    guests = []
+    host = view.submit(lambda: guests.append(view.submit(gauge, 1)) or guests[0].shield())
+    gauge.begun.acquire(timeout=30)
+    assert host.cancel()
+    other = view.submit(gauge, 2)
+    assert not gauge.begun.acquire(timeout=0.1)
+    gauge.gate.release(2)
+    assert (guests[0].result(30), other.result(30)) == (1, 2)
+    assert gauge.most == 1

@@ -72,7 +72,7 @@ def resolve(stage: Any, value: Any) -> Any:
         if issubclass(kind, cf.Future):
             return _wait_for(stage, value if issubclass(kind, State) else later("wrap_future")(value))
         if kind is types.CoroutineType:
-            return _wait_for(stage, later("ensure")(value, stage._scheduler))
+            return _wait_for(stage, later("ensure")(value, stage._scheduler.steps_of(stage)))
     except BaseException as error:  # somebody else's future may do anything
         current.thread.note_interrupt(error)
         return _does_not_wait(stage, Failure(error))
@@ -105,7 +105,11 @@ def _wait_for(stage: Any, inner: Any) -> Any:
     except BROKEN_OFF as error:
         current.thread.note_interrupt(error)
         outcome = Failure(error) if claim(stage) else PENDING
-    return outcome if outcome is PENDING else _does_not_wait(stage, outcome)
+    if outcome is not PENDING:
+        return _does_not_wait(stage, outcome)
+    if stage._on_executor:
+        stage._scheduler.waits(stage)
+    return PENDING
 
 
 def _does_not_wait(stage: Any, outcome: Any) -> Any:

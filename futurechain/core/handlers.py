@@ -25,6 +25,7 @@ __all__ = [
     "check_handler",
     "check_types",
     "label",
+    "step_of",
     "while_waiting",
 ]
 
@@ -204,6 +205,12 @@ class Held(Named):
     def finish(self, outcome: Any) -> Any:
         self.stage._scheduler.unregister(self.stage)
         return outcome
+
+
+def step_of(stage: Any) -> Any:
+    """Return the last step of the coroutine of `stage`, if it has one."""
+    handler = stage._handler
+    return handler.step if issubclass(type(handler), Handler) else None
 
 
 def while_waiting(stage: Any) -> Any:

@@ -26,7 +26,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from futurechain.core.flatten import PLAIN_VALUES, resolve, upstream
-from futurechain.core.handlers import Handler
+from futurechain.core.handlers import Handler, step_of
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call, Scheduler
 from futurechain.core.state import (
@@ -308,9 +308,7 @@ def is_queued_here(future: Any, thread: ThreadState) -> bool:
 
 def _queued_for(origin: Any, thread: ThreadState) -> list[Any]:
     """Return what is to be run for `origin`, if that is queued here: itself, or the next step of its coroutine."""
-    handler = origin._handler
-    step = handler.step if issubclass(type(handler), Handler) else None
-    return [one for one in (origin, step) if one is not None and _is_queued(one, thread)]
+    return [one for one in (origin, step_of(origin)) if one is not None and _is_queued(one, thread)]
 
 
 def _is_queued(stage: Any, thread: ThreadState) -> bool:

@@ -64,6 +64,13 @@ class Scheduler:
         """Run `call`, somewhere, and settle `stage` with its outcome; never raises."""
         raise NotImplementedError  # pragma: no cover
 
+    def steps_of(self, stage: Any) -> Scheduler:
+        """Return where the steps of a coroutine run that `stage` has returned."""
+        return self
+
+    def waits(self, stage: Any) -> None:
+        """Take note that `stage` has run here, and waits now for the future that it has returned."""
+
     def queue_of(self, stage: Any) -> Scheduler | None:
         """Return in whose queue `stage` stands, if in any: that of another one, if this is a view of it."""
         return self

@@ -10,6 +10,12 @@ A lock guards the queue, the slots, the starts and those who wait for room; unde
 A stage has a slot from when it leaves the queue until it is settled, whichever way (so a coroutine has one until it
 ends); one that is cancelled in the queue never has one. The queue is first come, first served, and so are the
 callers that wait for room in it.
+
+What a stage with a slot waits for, once it has returned a future, would wait for that very slot for ever if it came to
+stand in the queue. So it is a *guest* there: it runs in the slot of the one that waits, one at a time; so does a step
+of a coroutine. Who queues puts the entry into the queue first and looks at those who wait then; who begins to wait says
+so first, and looks into the queue then. What they come to wait for by others' doing (a coroutine awaits, a future on
+the way returns another) tells nobody: for that the view looks again now and then, as long as they hold up its queue.
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ from futurechain import clock
 from futurechain.core import callback_threads
 from futurechain.core.attaching import MISSING, new_task
 from futurechain.core.flatten import upstream
+from futurechain.core.handlers import step_of
 from futurechain.core.scheduler import Call, Scheduler, scheduler_of
 from futurechain.core.state import claim
 from futurechain.core.thread_state import current
@@ -38,6 +45,8 @@ __all__ = ["LimitedExecutor", "limit"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+LOOK_AGAIN = 0.05
+"""Seconds until a look at what those wait for that hold up the queue."""
 EARLY = 1e-9
 """Seconds by which a sum of floats may be wrong."""
 
@@ -46,14 +55,14 @@ class _View(Scheduler):
     """What chains hold of a view."""
 
     __slots__ = (
-        "_inner", "_lock", "_pumping", "_quiet", "_rate", "_reserved", "_rooms", "_timer", "closing", "most",
-        "pending", "queue", "queued", "running",
+        "_guests", "_inner", "_lock", "_look", "_pumping", "_quiet", "_rate", "_reserved", "_rooms", "_timer",
+        "_waiting", "_wanted", "closing", "most", "pending", "queue", "queued", "running",
     )  # fmt: skip
 
     def __init__(self, inner: Scheduler, most: int | None, rate: _Rate | None, queued: int | None) -> None:
         super().__init__(f"limit({inner.name})")
         self._inner = inner
-        self.most = math.inf if most is None else most
+        self.most: float = math.inf if most is None else most
         self.queued = math.inf if queued is None else queued
         self._rate = rate
         self._lock = threading.Lock()
@@ -61,6 +70,12 @@ class _View(Scheduler):
         """What waits, by the identity of the stage; both ends of a plain dict are not within reach at once."""
         self.running: set[int] = set()
         """The stages that have a slot, by their identity."""
+        self._waiting: dict[int, Any] = {}
+        """Those of them that wait for a future."""
+        self._wanted: dict[int, None] = {}
+        """Those in the queue for which one of these waits."""
+        self._guests: set[int] = set()
+        """Those of the running ones that have the slot of one that waits for them."""
         self.pending: dict[int, Any] = {}
         self.closing = False
         self._rooms: deque[Future[None]] = deque()
@@ -70,6 +85,7 @@ class _View(Scheduler):
         self._pumping: set[int] = set()
         """The threads that are starting things: what runs at once in `start` must not nest."""
         self._timer: clock.Timer | None = None
+        self._look: clock.Timer | None = None
         self._quiet: list[Future[None]] = []
 
     def takes_closures(self) -> bool:
@@ -77,6 +93,29 @@ class _View(Scheduler):
 
     def show(self, stage: Any) -> Any:
         return self._inner.show(stage)
+
+    def steps_of(self, stage: Any) -> Scheduler:
+        """Return where they need no slot, if `stage` has one."""
+        return self._inner.steps_of(stage) if id(stage) in self.running else self
+
+    def waits(self, stage: Any) -> None:
+        with self._lock:
+            if id(stage) in self.running:
+                self._waiting[id(stage)] = stage
+        self._inner.waits(stage)
+        self._let_in([stage])
+
+    def _let_in(self, waiting: list[Any]) -> None:
+        """Let what these stages wait for run in their slots, as far as it is queued here."""
+        ids = [id(one) for stage in waiting for origin in upstream(stage) for one in (origin, step_of(origin))]
+        with self._lock:
+            self._wanted.update((number, None) for number in ids if number in self.queue)
+        self.pump()
+
+    def _look_again(self) -> None:
+        with self._lock:
+            waiting = [*self._waiting.values()]
+        self._let_in(waiting)
 
     def queue_of(self, stage: Any) -> Scheduler | None:
         return self._inner.queue_of(stage) if id(stage) in self.running else None
@@ -109,8 +148,11 @@ class _View(Scheduler):
             self.pending.pop(id(stage), None)
             if id(stage) in self.running:
                 self.running.remove(id(stage))
+                self._waiting.pop(id(stage), None)
+                self._guests.discard(id(stage))
             else:
                 self.queue.pop(id(stage), None)
+                self._wanted.pop(id(stage), None)
             rooms = self._rooms_to_give()
             quiet = self._quiet if not self.pending else []
             if quiet:
@@ -124,10 +166,13 @@ class _View(Scheduler):
             known = id(stage) in self.pending
             if known:
                 self.queue[id(stage)] = stage, call
-        if known:
-            self.pump()
-        else:
+            waiting = [*self._waiting.values()]
+        if not known:
             fail(stage, ExecutorShutdownError(refusal(self.name)), call)
+        elif waiting:
+            self._let_in(waiting)
+        else:
+            self.pump()
 
     def pump(self) -> None:
         """Start what may be started; in the loop that this thread is in already, if it is."""
@@ -146,12 +191,17 @@ class _View(Scheduler):
 
     def _start_next(self) -> bool:
         with self._lock:
-            if not self.queue or len(self.running) >= self.most or not self._in_time():
+            number = self._next()
+            if number is None and self.queue and self._waiting and not (self._look and self._look.is_pending()):
+                self._look = clock.call_later(LOOK_AGAIN, callback_threads.run, self._look_again)
+            if number is None or not self._in_time():
                 return False
-            number, entry = next(iter(self.queue.items()))
+            entry = self.queue[number]
             try:
                 del self.queue[number]
                 self.running.add(number)
+                if self._wanted.pop(number, self) is None:
+                    self._guests.add(number)
                 rooms = self._rooms_to_give()
             except BaseException:
                 self._put_back(entry, number)
@@ -165,10 +215,21 @@ class _View(Scheduler):
             raise
         return True
 
+    def _next(self) -> int | None:
+        """Return which one may start next, if any. Under the lock."""
+        if len(self.running) - len(self._waiting) >= self.most:
+            return None
+        has_room = len(self.running) - len(self._guests) < self.most
+        numbers: dict[int, Any] = self.queue if has_room else self._wanted
+        return next(iter(numbers), None)
+
     def _put_back(self, entry: tuple[Any, Call], number: int) -> None:
         """Let an entry wait again that was to be started, unless it is settled. Under the lock."""
         if number in self.running:
             self.running.discard(number)
+            if number in self._guests:
+                self._guests.discard(number)
+                self._wanted[number] = None
             self.queue[number] = entry
             self.queue.move_to_end(number, last=False)
 
@@ -393,8 +454,7 @@ def limit(
     """Return a view of `executor` that lets only so much through; several views share it.
 
     ``on=limit(pool, concurrency=4)`` bounds what chains do on the pool through this view, and holds up no thread. What
-    returns a future, and a coroutine, holds its place until that is settled: so what it waits for must not need a place
-    in the same view.
+    returns a future, and a coroutine, counts until that is settled; what it waits for does not count beside it.
 
     Args:
         executor: what runs things in the end.
