@@ -90,6 +90,9 @@ class Clock:
         self._is_refused = False
         self._until = FOREVER
         self._limit: float = FEW
+        """How long the inbox may grow until somebody nudges."""
+        self._most = FEW
+        """How long the heap may grow until the withdrawn timers are thrown out."""
 
     def now(self) -> float:
         """Return the present time, in seconds of a clock that never goes back."""
@@ -164,10 +167,11 @@ class Clock:
                 timer = self._inbox.popleft()
                 if timer._call:
                     heapq.heappush(heap, (timer.deadline, next(self._numbers), timer))
-        if len(heap) > self._limit:
+        if len(heap) > self._most:
             heap[:] = [entry for entry in heap if entry[2]._call]
             heapq.heapify(heap)
-        self._limit = max(FEW, 2 * len(heap))
+            self._most = max(FEW, 2 * len(heap))  # only now: else it would grow with every look
+        self._limit = FEW
 
 
 _real: Clock = Clock()

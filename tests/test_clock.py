@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -109,6 +110,19 @@ def test_a_hundred_thousand_timers_set_and_withdrawn():
         tracemalloc.stop()
 
     assert used < 5_000_000
+
+
+def test_what_is_withdrawn_after_the_thread_has_taken_it_in():
+    """It goes, too, however often the thread wakes up for others."""
+    timers, woken = Clock(), threading.Semaphore(0)
+    before = sum(type(one) is clock.Timer for one in gc.get_objects())
+    for _ in range(600):
+        few = [timers.call_later(3600, int) for _ in range(20)]
+        timers.call_later(0, woken.release)
+        assert woken.acquire(timeout=10)  # it has taken them in
+        for timer in few:
+            timer.cancel()
+    assert sum(type(one) is clock.Timer for one in gc.get_objects()) < before + 3000
 
 
 def test_interpreter_exit_with_pending_timers_is_immediate_and_silent():
