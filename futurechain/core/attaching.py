@@ -80,7 +80,11 @@ def attach_stage(source: Any, handler: Any, executor: Any = None) -> Any:
     _fill(stage, handler, scheduler)
     try:
         scheduler.register(stage, source)
-        return scheduler.show(_attach(source, stage))
+        shown = scheduler.show(_attach(source, stage))
+        if stage._source is not None and stage.done():  # a second look: a pool that cancels what it has knew it before
+            stage._source = None
+            detach(source, stage)
+        return shown
     except BaseException:  # Ctrl-C: nobody gets the stage, and a shutdown must not wait for it
         if settle_unowned(stage, Failure(CancelledError())):
             detach(source, stage)

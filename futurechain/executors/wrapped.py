@@ -164,7 +164,8 @@ class WrappedScheduler(OutOfProcess):
             raise
         stage._call, stage._source = call[0], source
         foreign.add_done_callback(_Arrival(self, stage, source))
-        if stage.done():  # cancelled in between
+        if stage.done():  # cancelled in between, and perhaps before our stores
+            stage._call = stage._source = None
             source.stop()
 
     def fail(self, stage: Any, error: BaseException, call: Call | None = None) -> None:
