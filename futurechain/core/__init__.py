@@ -28,8 +28,8 @@ settled    --                                     set        never              
 
 *Waiting* is a local stage. *Produced* is all else: a bare future, a task, a stage for an executor (from the moment it
 is made), a combination, a coroutine, a stage that was put off, and one whose handler has returned a pending future.
-*Begun* is what has run on an executor, and returned a pending future: a queue may hold it a second time, since a waiting
-worker takes what it waits for without looking for it there, and `begin` tells it from what nobody has run yet.
+*Begun* is what has run on an executor, and returned a pending future: a queue may still hold it, since a waiting worker
+takes what it waits for without looking for it there, and `begin` tells it from what nobody has run yet.
 What lies in the list of a source on behalf of a produced future is no ticket, only something to be told (a `TakeOver`,
 a group of `gather`); so it may be moved, doubled or dropped.
 
