@@ -223,7 +223,7 @@ MUTANTS = (
     Mutant(
         "core/flatten.py",
         (
-            "    elif TICKET not in target._dependents:  # a second look: "
+            "    elif not is_unclaimed(target):  # a second look: "
             "who cancels it may have seen what it waited for before\n"
             "        detach(inner, target)\n"
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import itertools
+import sys
 import threading
 import time
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import futurechain
-from futurechain import INLINE, Pipeline, gather, limit, succeed
+from futurechain import INLINE, Future, Pipeline, ThreadPoolExecutor, gather, limit, succeed
 from futurechain.errors import CancelledError
 from futurechain.testing import ManualClock
 from guard import within
@@ -676,3 +677,30 @@ def test_a_guest_outlives_its_host(many):
     gauge.gate.release(2)
     assert (guests[0].result(30), other.result(30)) == (1, 2)
     assert gauge.most == 1
+
+
+@within(10)
+def test_what_a_shutdown_cancels_while_it_is_attached_holds_up_no_executor():
+    """At whatever call of the attaching the view is shut down: the stage is settled, and the executor's end comes."""
+    before = sys.getprofile()
+    for moment in itertools.count(1):
+        calls, root, pool = itertools.count(1), Future(), ThreadPoolExecutor(1)
+        view, other = limit(pool, concurrency=2), root.then(str)
+
+        def shut_down_then(_, event, __, calls=calls, moment=moment, view=view):
+            if event == "call" and next(calls) == moment:
+                sys.setprofile(before)
+                view.shutdown(wait=False, cancel_futures=True)
+
+        sys.setprofile(shut_down_then)
+        try:
+            stage = root.then(str, on=view)
+        finally:
+            sys.setprofile(before)
+        root.set_result(1)
+        pool.shutdown()
+        assert stage.done()
+        assert other.result(0) == "1"
+        if next(calls) <= moment:
+            assert moment > 3
+            break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures as cf
+import contextlib
 import sys
 import threading
 
@@ -22,7 +23,7 @@ from futurechain import (
     succeed,
     wrap_executor,
 )
-from guard import within
+from guard import share, within
 
 LONG = 10
 """No wait takes that long, unless it hangs."""
@@ -323,6 +324,65 @@ def test_a_task_that_waits_for_tasks_on_a_pool_of_one(wait, depth):
             return n if n == depth else wait(pool.submit(step, n + 1))
 
         assert pool.submit(step, 0).result(LONG) == depth
+
+
+@pytest.mark.parametrize("attach", ["task", "stage", "cleanup"])
+@pytest.mark.parametrize("begun", ["before", "by the one who waits"])
+@within(60)
+def test_what_has_returned_a_future_is_not_run_again_by_those_who_wait_for_it(attach, begun):
+    """A task or stage that waits for a returned future has run, wherever it is queued still."""
+    inner, calls, is_submitted, tasks = Future(), [], threading.Event(), []
+
+    def returns(*_):
+        calls.append(1)
+        return inner
+
+    def asks():
+        is_submitted.wait(LONG)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                tasks[0].result(0)
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(asks) if begun != "before" else None
+        tasks.append({
+            "task": lambda: pool.submit(returns),
+            "stage": lambda: pool.submit(int).then(returns),
+            "cleanup": lambda: pool.submit(int).finally_(returns),
+        }[attach]())  # fmt: skip
+        asking = asking or pool.submit(asks)
+        is_submitted.set()
+        asking.result(LONG)
+        pool.submit(int).result(LONG)  # what was queued before has had its turn
+        inner.set_result(0)
+        assert (tasks[0].result(LONG), calls) == (0, [1])
+
+
+@within(60)
+def test_of_several_workers_one_runs_what_they_wait_for():
+    """However workers that wait for a task, and the one whose turn it is, take turns: it is run once."""
+
+    def once(calls, inner):
+        calls.append(1)
+        return inner
+
+    def asks(task):
+        with contextlib.suppress(TimeoutError):
+            task.result(0)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            for _ in range(share(900)):
+                calls, inner = [], Future()
+                task = pool.submit(once, calls, inner)
+                asking = [pool.submit(asks, task) for _ in range(4)]
+                cf.wait(asking, LONG)
+                inner.set_result(7)
+                assert (task.result(LONG), calls) == (7, [1])
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize("wait", BLOCKING_WAITS)

@@ -216,6 +216,30 @@ def test_a_cancel_during_the_launch_withdraws_the_work():
     pool.shutdown()
 
 
+def test_what_a_worker_has_before_submit_returns_is_running():
+    """A cancellation that comes just then says False, and a cleanup is run by that worker alone."""
+
+    class Eager(cf.ThreadPoolExecutor):
+        def submit(self, fn, /, *args, **kwargs):
+            future = super().submit(fn, *args, **kwargs)
+            begun.wait(10)
+            said.append(stage.cancel())
+            return future
+
+    begun, goes_on, said, calls, root = threading.Event(), threading.Event(), [], [], Future()
+
+    def clean_up():
+        begun.set()
+        goes_on.wait(10)
+        calls.append(1)
+
+    with wrap_executor(Eager(1)) as pool:
+        stage = root.finally_(clean_up, on=pool)
+        root.set_result("kept")
+        goes_on.set()
+        assert (stage.result(10), said, calls) == ("kept", [False], [1])
+
+
 def test_what_runs_is_asked_and_may_stop():
     """An executor whose futures can be cancelled while they run is asked; one that refuses goes on."""
 

@@ -13,6 +13,8 @@ state      where its ticket is                    outcome    leaves by          
 waiting    the stage itself, in the list of its   PENDING    its source is settled; cancel;    ``remove`` on that list,
            source                                            timeout                           or ``del`` in its group
 produced   `TICKET`, in its own list              PENDING    its producer; cancel; timeout     ``remove(TICKET)``
+begun      `BEGUN`, in its own list               PENDING    what it returned is settled;      ``remove(BEGUN)``
+                                                             cancel; timeout
 announced  `RUNNING`, in its own list             PENDING    ``set_result`` and the like;      ``remove(RUNNING)``
                                                              cancel, where work can be
                                                              stopped
@@ -20,17 +22,20 @@ forwarded  as produced                            FORWARDED  as produced; its la
                                                              drops it                          ``remove(PIN)`` makes the
                                                                                                weak hold strong
 owned      nowhere                                PENDING    its handler has returned:         none: there is one owner
-                                                             settled, or produced
+                                                             settled, produced, or begun
 settled    --                                     set        never                             --
 =========  =====================================  =========  ================================  =======================
 
 *Waiting* is a local stage. *Produced* is all else: a bare future, a task, a stage for an executor (from the moment it
 is made), a combination, a coroutine, a stage that was put off, and one whose handler has returned a pending future.
+*Begun* is what has run on an executor, and returned a pending future: a queue may still hold it, since a waiting worker
+takes what it waits for without looking for it there, and `begin` tells it from what nobody has run yet.
 What lies in the list of a source on behalf of a produced future is no ticket, only something to be told (a `TakeOver`,
 a group of `gather`); so it may be moved, doubled or dropped.
 
-A ticket goes from *waiting* to *owned* to *produced*, and never back. So a canceller looks into the own list first and
-into that of the source then, and if it finds the ticket in neither, the stage is running.
+A ticket goes from *waiting* to *owned* to *produced*, on an executor from *produced* to *owned* to *begun*, and never
+back. So a canceller looks into the own list first, for the one and for the other, and into that of the source then, and
+if it finds the ticket nowhere, the stage is running.
 
 * *Attached, or too late?* Who settles stores the outcome **first** and empties the list **then**. Who attaches puts its
   entry in **first** and looks at the outcome **then**. Both have used the list in between, so one of the two sees the

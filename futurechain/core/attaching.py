@@ -80,7 +80,11 @@ def attach_stage(source: Any, handler: Any, executor: Any = None) -> Any:
     _fill(stage, handler, scheduler)
     try:
         scheduler.register(stage, source)
-        return scheduler.show(_attach(source, stage))
+        shown = scheduler.show(_attach(source, stage))
+        if stage._source is not None and stage.done():  # a second look: a pool that cancels what it has knew it before
+            stage._source = None
+            detach(source, stage)
+        return shown
     except BaseException:  # Ctrl-C: nobody gets the stage, and a shutdown must not wait for it
         if settle_unowned(stage, Failure(CancelledError())):
             detach(source, stage)
@@ -191,18 +195,18 @@ def plan_clean_up(stage: Any, handler: Handler) -> Callable[[], object] | None:
     """
     if type(handler) is not Finally:
         return partial(handler.cancelled, stage._scheduler)
-    if handler.begun:
+    if not handler.turn:
         return None
     before = new_pending(kinds.local, None, stage._scheduler, stage)
     if not stage._on_executor:
         return partial(_clean_up_here, before, handler)
-    attach_stage(before, Finally(handler.fn))._context = stage._context
+    attach_stage(before, Finally(handler.fn, handler.turn))._context = stage._context
     return partial(_clean_up_there, before)
 
 
 def _clean_up_here(before: Any, handler: Finally) -> None:
     _end_quietly(before)
-    attach_stage(before, Finally(handler.fn))
+    attach_stage(before, Finally(handler.fn, handler.turn))
 
 
 def _clean_up_there(before: Any) -> None:

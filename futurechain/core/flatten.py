@@ -28,6 +28,7 @@ from futurechain.core.handlers import Callbacks, Finally, Held, while_waiting
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import later
 from futurechain.core.state import (
+    BEGUN,
     FORWARDED,
     KEYED,
     PENDING,
@@ -42,6 +43,7 @@ from futurechain.core.state import (
     consumers,
     detach,
     has_dependents,
+    is_unclaimed,
     moved_from,
     publish,
     settle_unowned,
@@ -99,7 +101,8 @@ def _wait_for(stage: Any, inner: Any) -> Any:
         handler.hold()
     entry = WeakTakeOver(stage, inner) if forwarded else TakeOver(stage)
     stage._source = inner._as_source()
-    stage._dependents[:0] = (TICKET, PIN) if forwarded else (TICKET,)  # from here on whoever claims it may settle it
+    ticket = BEGUN if stage._on_executor else TICKET  # a queue may still hold it: who finds it there must not run it
+    stage._dependents[:0] = (ticket, PIN) if forwarded else (ticket,)  # from here on whoever claims it may settle it
     try:
         outcome = _let_wait(stage, inner, entry, waiting)
     except BROKEN_OFF as error:
@@ -192,7 +195,7 @@ def _move(entry: Any, stage: Any, inner: Any) -> Any:
     if not attach(inner, entry):
         inner._observed()
         _settle_later(entry._fire(inner, inner._outcome, current.thread))
-    elif TICKET not in target._dependents:  # a second look: who cancels it may have seen what it waited for before
+    elif not is_unclaimed(target):  # a second look: who cancels it may have seen what it waited for before
         detach(inner, target)
     if type(target._outcome) is not Pending:  # a second look: whoever settled it may have come before our store
         target._source = None

@@ -111,21 +111,24 @@ class Catch(Handler):
 class Finally(Handler):
     """``finally_(fn)``: keeps the outcome, unless `fn` fails."""
 
-    __slots__ = ("begun", "fn", "kept")
+    __slots__ = ("fn", "kept", "turn")
 
-    def __init__(self, fn: Function) -> None:
+    def __init__(self, fn: Function, turn: list[None] | None = None) -> None:
         self.fn: Function = fn
         self.kept: Any = _NOTHING
-        self.begun: bool = False
-        """Whether `fn` was called; written by whoever has claimed the stage, as is a cancellation, which reads it."""
+        self.turn: list[None] = [None] if turn is None else turn
+        """Who pops this calls `fn`: a foreign worker that has it already, or who cleans up for a cancelled stage."""
 
     def select(self, outcome: Any) -> Call | None:
         self.kept = outcome
         return self.begin, (), {}
 
     def begin(self) -> Any:
-        """Call the function."""
-        self.begun = True
+        """Call the function, unless somebody has begun to."""
+        try:
+            self.turn.pop()
+        except IndexError:
+            return None
         return self.fn()
 
     def finish(self, outcome: Any) -> Any:

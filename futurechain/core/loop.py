@@ -36,6 +36,7 @@ from futurechain.core.state import (
     Group,
     Pending,
     State,
+    begin,
     claim,
     next_dependent,
     publish,
@@ -134,8 +135,8 @@ def run_dependents(future: Any) -> None:
 
 
 def execute(future: Any, call: Call, context: Context | None = None) -> None:
-    """Run `call` in this thread, unless `future` was cancelled, and settle that with its outcome."""
-    if not claim(future):
+    """Run `call` in this thread, unless `future` was cancelled or begun, and settle that with its outcome."""
+    if not begin(future):
         return
     thread = current.thread
     depth = thread.depth
@@ -312,6 +313,7 @@ def _queued_for(origin: Any, thread: ThreadState) -> list[Any]:
 
 
 def _is_queued(stage: Any, thread: ThreadState) -> bool:
+    """Tell whether nobody has begun `stage`; what waits for a future that it returned has a ticket of another kind."""
     on_this_pool = stage._on_executor and stage._scheduler.queue_of(stage) is thread.pool
     return on_this_pool and stage._call is not None and TICKET in stage._dependents
 
@@ -343,7 +345,7 @@ def _run_all(thread: ThreadState) -> None:
 
 def _carry_on_with(stage: Any, thread: ThreadState) -> None:
     """Run a stage that belongs to the pool whose worker this thread is."""
-    if claim(stage):
+    if begin(stage):
         outcome = perform(stage, stage._call, thread, stage._context)
         if outcome is not PENDING:
             publish(stage, outcome)

@@ -126,6 +126,8 @@ class _View(Scheduler):
         check_stage_travels(stage, self)
         self.pending[id(stage)] = stage
         self._inner.register(stage, source)
+        if stage.done():  # a look after that: a shutdown of this view has cancelled it, before it was known there
+            self._inner.unregister(stage)
 
     def is_registered(self, stage: Any) -> bool:
         """Tell whether `stage` was taken, and is not settled."""

@@ -99,10 +99,21 @@ class LaunchedHere(Launched):
 
     __slots__ = ("_calls", "_is_withdrawn")
 
-    def __init__(self, future: cf.Future[Any], calls: list[Call]) -> None:
-        super().__init__(future)
+    def __init__(self, calls: list[Call]) -> None:
+        self.stoppers = []
+        self._future = _not_known_yet
         self._calls = calls
         self._is_withdrawn = False
+
+    def know(self, future: cf.Future[Any]) -> None:
+        """Note what stands for the call there, once it is queued."""
+        self._future = weakref.ref(future)
+
+    def runs_abroad(self) -> bool:
+        """Tell whether a worker has it; one may have it before its future is known."""
+        if self._future is _not_known_yet and not (self._calls or self._is_withdrawn):
+            return True
+        return super().runs_abroad()
 
     def stop(self) -> bool:
         """Take the call back, unless a worker has it: who pops it decides."""
@@ -110,6 +121,10 @@ class LaunchedHere(Launched):
             self._calls.pop()
             self._is_withdrawn = True
         return self._is_withdrawn or not self.runs_abroad()
+
+
+def _not_known_yet() -> None:
+    """Stand for a future that `submit` has not returned."""
 
 
 class WrappedScheduler(OutOfProcess):
@@ -164,7 +179,8 @@ class WrappedScheduler(OutOfProcess):
             raise
         stage._call, stage._source = call[0], source
         foreign.add_done_callback(_Arrival(self, stage, source))
-        if stage.done():  # cancelled in between
+        if stage.done():  # cancelled in between, and perhaps before our stores
+            stage._call = stage._source = None
             source.stop()
 
     def fail(self, stage: Any, error: BaseException, call: Call | None = None) -> None:
@@ -289,8 +305,12 @@ class ThreadsScheduler(WrappedScheduler):
 
     def send(self, foreign: Any, stage: Any, call: Call, *, begun: bool) -> tuple[cf.Future[Any], Launched]:
         calls = [call]
+        stage._source = here = LaunchedHere(calls)  # first: a worker may have the call before `submit` returns
         future = _submitted(foreign, (_run_within, (self, stage._context, calls), {}), begun=begun)
-        return future, LaunchedHere(future, calls) if type(future) is cf.Future else Launched(future)
+        if type(future) is not cf.Future:
+            return future, Launched(future)
+        here.know(future)
+        return future, here
 
     def receive(self, stage: Any, outcome: Any) -> None:
         if claim(stage):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -27,7 +28,7 @@ class Foreign:
     __slots__ = ("_future",)
 
     def __init__(self, future: cf.Future[Any]) -> None:
-        self._future = weakref.ref(future)
+        self._future: Callable[[], cf.Future[Any] | None] = weakref.ref(future)
 
     def sources(self) -> list[Any]:
         """Return what we know it waits for: nothing."""

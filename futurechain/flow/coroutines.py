@@ -157,10 +157,12 @@ class _Runner(Handler):
         """Take the first step."""
         if watch.on:
             watch.started(self.target, current.thread)
+        driver = self._take()  # decides against a cancellation, by a shutdown that knows the future already
         try:
-            self._run(self._advance_and_carry_on, self._take(), None)
+            if driver is not None:
+                self._run(self._advance_and_carry_on, driver, None)
         finally:
-            del self
+            del self, driver
 
     def _advance_and_carry_on(self, driver: Driver, outcome: Any) -> None:
         try:
