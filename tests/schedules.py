@@ -145,6 +145,7 @@ class Runner:
         """``(case, plan, faults)`` of each schedule that has gone wrong."""
 
     def __enter__(self):
+        gc.collect()  # what others have left is not reported as ours
         self._stack = stack = contextlib.ExitStack()
         for name in ("futurechain", "concurrent.futures"):
             logger = logging.getLogger(name)
@@ -161,7 +162,6 @@ class Runner:
         self.pools = Pools()
         stack.callback(self.pools.close)
         stack.enter_context(self.stepper)
-        gc.collect()
         gc.freeze()  # what is there already is not looked at in each collection
         stack.callback(gc.unfreeze)
         gc.disable()  # a finalizer that comes by chance would make no two runs alike
