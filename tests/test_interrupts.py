@@ -355,7 +355,10 @@ print(thread.is_alive())
 sys.stdout.flush()
 os._exit(0)
 """
-    ended = guard.run(["-c", program], seconds=60)
+    for _ in range(6 if sys.version_info < (3, 12) else 1):  # CPython 3.11 itself crashes here now and then
+        ended = guard.run(["-c", program], seconds=60)
+        if ended.code != -signal.SIGSEGV:
+            break
     assert ended.out.split() == ["False"], ended
 
 
