@@ -414,7 +414,8 @@ def test_statistics_and_notes_of_each_step_in_a_batch(counting):
     assert [(one.started, one.succeeded, one.failed) for one in (short, long, picky)] == [
         (40, 40, 0), (40, 40, 0), (40, 20, 20),
     ]  # fmt: skip
-    assert long.seconds_run >= 0.06 > 0.02 <= short.seconds_run  # what they spin at least
+    assert long.seconds_run >= 0.06  # what it spins at least
+    assert short.seconds_run >= 0.02
     assert picky.seconds_run < long.seconds_run
     assert short.seconds_queued > 0
     assert all("raised in stage picky, 3 of 3" in one.__notes__[0] for one in found[1::2])
