@@ -171,7 +171,7 @@ class Clock:
             heap[:] = [entry for entry in heap if entry[2]._call]
             heapq.heapify(heap)
             self._most = max(FEW, 2 * len(heap))  # only now: else it would grow with every look
-        self._limit = FEW
+        self._limit = max(FEW, len(heap))
 
 
 _real: Clock = Clock()
