@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures as cf
 import contextlib
 import contextvars
+import itertools
 import sys
 import threading
 import time
@@ -609,3 +610,35 @@ def test_the_executor_of_ensure_future_is_checked(make):
         ensure_future(x, on=3)
     if asyncio.iscoroutine(x):
         x.close()
+
+
+def test_a_pool_that_is_shut_down_while_a_coroutine_begins():
+    """At whatever call of it: the future comes, and is cancelled, or has the value."""
+
+    async def seven():
+        return 7
+
+    before = sys.getprofile()
+    for moment in itertools.count(1):
+        calls, pool = itertools.count(1), ThreadPoolExecutor(1)
+
+        def shut_down_then(_, event, __, calls=calls, moment=moment, pool=pool):
+            if event == "call" and next(calls) == moment:
+                sys.setprofile(before)
+                pool.shutdown(wait=False, cancel_futures=True)
+
+        coroutine, future = seven(), None
+        sys.setprofile(shut_down_then)
+        try:
+            future = ensure_future(coroutine, on=pool)
+        except RuntimeError as error:
+            assert "after shutdown" in str(error)
+        finally:
+            sys.setprofile(before)
+        pool.shutdown()
+        coroutine.close()
+        if future is not None:
+            assert future.cancelled() or isinstance(future.exception(0), RuntimeError) or future.result(0) == 7
+        if next(calls) <= moment:
+            assert moment > 3
+            break
