@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import stat
@@ -143,3 +144,8 @@ def clock(*_):
 def wait_for(path):
     while not Path(path).exists():
         time.sleep(0.002)
+
+
+def parcels_with_blocks():
+    """How many packed objects this process holds that lie in shared memory."""
+    return sum(type(one).__name__ == "Parcel" and bool(one.blocks) for one in gc.get_objects())

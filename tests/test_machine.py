@@ -110,6 +110,14 @@ def test_one_call_or_several(share):
             assert alone.report.sent <= times.received <= times.began <= times.ended
 
 
+def test_a_short_answer_lets_go_of_what_was_sent_before():
+    """A worker keeps its last answer, which may have to be sent again, and no older one."""
+    with Pool(1, "spawn", share=1000) as pool:
+        assert len(pool.run(work.give_bytes, 200_000)) == 200_000
+        assert pool.run(work.nap, 0, 1) == 1
+        assert pool.run(work.parcels_with_blocks) == 0
+
+
 def test_one_error_or_several():
     """So have its errors: the function's own, and those of what cannot be sent."""
     for fn in (work.boom, work.give_lock, work.raise_stubborn, work.raise_two_arguments, work.give_unreadable):

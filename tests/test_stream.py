@@ -234,24 +234,28 @@ def test_nothing_starts_before_the_first_next(recipe):
     assert touched == [1]
 
 
-@pytest.mark.parametrize("ordered", [True, False])
-@pytest.mark.parametrize("window", [1, 2, 5, 40])
-def test_the_window_bounds_what_is_inside(recipe, window, ordered):
-    """At most a window of items is anywhere between "read" and "handed to the consumer"."""
+def most_inside(count, stream_of):
+    """How many of so many items were at most between "read" and "handed out"; all of them come out."""
     read, handed, most = 0, 0, 0
 
     def items():
         nonlocal read, most
-        for value in range(300):
+        for value in range(count):
             read += 1
             most = max(most, read - handed)
             yield value
 
-    for _ in recipe.map(items(), window=window, ordered=ordered):
+    for _ in stream_of(items()):
         handed += 1
+    assert handed == count
+    return most
 
-    assert handed == 300
-    assert most <= window
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("window", [1, 2, 5, 40])
+def test_the_window_bounds_what_is_inside(recipe, window, ordered):
+    """At most a window of items is anywhere between "read" and "handed to the consumer"."""
+    assert most_inside(300, lambda items: recipe.map(items, window=window, ordered=ordered)) <= window
 
 
 def test_a_ready_result_goes_before_reading_on():
@@ -333,18 +337,7 @@ def test_the_default_window_of_processes(tmp_path):
 
 def test_the_default_window_grows_with_the_trips(processes):
     """It holds four trips for each worker, as long as they are by then: small items are read far ahead."""
-    read, handed, most = 0, 0, 0
-
-    def items():
-        nonlocal read, most
-        for value in range(10_000):
-            read += 1
-            most = max(most, read - handed)
-            yield value
-
-    for _ in Pipeline().then(increment, on=processes).map(items()):
-        handed += 1
-    assert most > 100
+    assert most_inside(10_000, Pipeline().then(increment, on=processes).map) > 100
 
 
 @pytest.mark.parametrize("kind", ["threads", "inline"])

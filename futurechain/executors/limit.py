@@ -202,7 +202,8 @@ class _View(Scheduler):
             try:
                 del self.queue[number]
                 self.running.add(number)
-                if self._wanted.pop(number, self) is None:
+                if number in self._wanted:
+                    del self._wanted[number]
                     self._guests.add(number)
                 rooms = self._rooms_to_give()
             except BaseException:

@@ -175,8 +175,9 @@ class _Worker:
         value = outcome.parcel.short() if outcome.status is Status.VALUE else None
         if value is None:
             self._answer([outcome])
-        elif not self._writer.send(short_frame(Kind.VALUE, TIMES.pack(*outcome.times) + value)):
-            self._writer.flush()
+            return
+        self._last = []
+        self._write(short_frame(Kind.VALUE, TIMES.pack(*outcome.times) + value))
 
     def _make(self, received: Frame) -> None:
         """Make the calls of a trip, as far as its time goes."""
@@ -257,7 +258,10 @@ class _Worker:
         self._send(Kind.ANSWER, (self._packer.address, header), pieces)
 
     def _send(self, kind: Kind, header: Any = (), payload: list[Piece] | None = None) -> None:
-        if not self._writer.send(frame(kind, header, payload or ())):
+        self._write(frame(kind, header, payload or ()))
+
+    def _write(self, pieces: list[Piece]) -> None:
+        if not self._writer.send(pieces):
             self._writer.flush()  # a signal may have cut it short
 
 
