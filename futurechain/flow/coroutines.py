@@ -155,11 +155,11 @@ class _Runner(Handler):
 
     def start(self) -> None:
         """Take the first step."""
-        if watch.on:
-            watch.started(self.target, current.thread)
         driver = self._take()  # decides against a cancellation, by a shutdown that knows the future already
         try:
             if driver is not None:
+                if watch.on:
+                    watch.started(self.target, current.thread)
                 self._run(self._advance_and_carry_on, driver, None)
         finally:
             del self, driver
