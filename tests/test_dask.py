@@ -494,6 +494,20 @@ def test_keys_are_released(executor, client):
     until(lambda: not any(key.split("-")[0] in KEYS for key in keys_of(client)))
 
 
+def test_a_release_goes_with_the_next_submission(client, monkeypatch):
+    """What nobody needs any more is told with what is submitted next, and not in a message of its own before."""
+    gc.collect()
+    monkeypatch.setattr("futurechain.dask.scheduler.MOMENT", 3600)
+    with DaskExecutor(client) as fresh:
+        before = set(client.futures)
+        assert fresh.submit(work.double, 1).result(30) == 2
+        gc.collect()
+        (key,) = set(client.futures) - before
+        nap = fresh.submit(work.nap, 0)
+        until(lambda: key not in client.futures)
+        assert nap.exception(30) is None
+
+
 def test_intermediate_results_are_released(executor, client, gate):
     """A value that only the next stage needed goes when that has ended, while the chain still runs."""
     waiting = executor.submit(cluster_work.zeros, 10).then(cluster_work.length).then(work.double).then(gated(gate.name))

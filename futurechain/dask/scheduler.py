@@ -14,7 +14,9 @@ publishes it; the rest is for callback threads. If the loop ends before, a `Way`
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pickle import PicklingError
 from types import SimpleNamespace
@@ -47,11 +49,14 @@ if TYPE_CHECKING:
 
 __all__ = ["DaskScheduler", "Place"]
 
+MOMENT = 0.05
+"""Seconds for which a value stays on the cluster that nobody needs any more."""
+
 
 class DaskScheduler(OutOfProcess):
     """Between a client of Dask and the chains."""
 
-    __slots__ = ("_is_left_behind", "client", "options")
+    __slots__ = ("_is_left_behind", "_released", "_timers", "client", "options")
     is_awaited = False
 
     def __init__(self, name: str, client: Client, options: dict[str, Any]) -> None:
@@ -60,6 +65,10 @@ class DaskScheduler(OutOfProcess):
         self.options: dict[str, Any] = options
         self._is_left_behind = False
         """Whether this is a forked child, and what serves the client has stayed in its parent."""
+        self._released: deque[Any] = deque()
+        """Dask's futures that nobody needs any more."""
+        self._timers: list[None] = [None]
+        """Who pops this sees to it that they go."""
 
     @property
     def home(self) -> DaskScheduler:
@@ -114,14 +123,14 @@ class DaskScheduler(OutOfProcess):
         place: Any = stage._scheduler
         if sent is None or function is None or getattr(place, "home", None) is not self:
             return False
-        if stage.done() or not self.is_registered(stage) or not stage.take_turn(sent.engine):
+        if stage.done() or not self.is_registered(stage) or not stage.take_turn(sent.remote):
             return False
         try:
-            self._send(stage, (function, (Remote(sent.engine),), {}), parent)
+            self._send(stage, (function, (sent.remote,), {}), parent)
         except BaseException as error:  # whatever it is, it comes again when the turn of the stage has come
             stage.give_back()
             outcome = parent._outcome
-            if type(outcome) is Remote and stage.take_turn(outcome.engine):  # which it has in between
+            if type(outcome) is Remote and stage.take_turn(outcome):  # which it has in between
                 self.start(stage, (function, (outcome,), {}))
             if not isinstance(error, Exception):
                 raise
@@ -130,15 +139,15 @@ class DaskScheduler(OutOfProcess):
 
     def _send(self, stage: Any, call: Call, parent: Any) -> None:
         fn, args, kwargs = call
-        before = args[0].engine if parent is not None else None
-        sent = Sent(self, self._submit(stage, fn, args, kwargs), parent, before)
+        before = args[0] if parent is not None else None
+        sent = Sent(self, Remote(self, self._submit(stage, fn, args, kwargs)), parent, before)
         stage.__dict__["_sent"] = sent  # first: who attaches to it from now on is sent early
         stage._call, stage._source = fn, sent
         self._await(Arrival(self, stage, sent))
         if stage.done():  # cancelled in between
             stage._call = stage._source = None
             stage.let_go()
-            self.withdraw(sent.engine)
+            self.withdraw(sent.remote.engine)
 
     def _submit(self, stage: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Give a call to the client; return Dask's future."""
@@ -152,7 +161,9 @@ class DaskScheduler(OutOfProcess):
         call = CallThere(fn, key if watch.on else "")
         try:
             values = (engines,) if fn is as_tuple else engines
-            return self.client.submit(call, kwargs, *values, key=key, pure=False, **_options_of(stage._scheduler))
+            sent = self.client.submit(call, kwargs, *values, key=key, pure=False, **_options_of(stage._scheduler))
+            self._drop_released()
+            return sent
         except Exception as error:
             if not self.is_reachable():  # any more
                 raise closed(self.name) from error
@@ -164,6 +175,30 @@ class DaskScheduler(OutOfProcess):
         """Let the cluster forget a task."""
         if self.client.status == "running" and not self._is_left_behind:
             self._loop.add_callback(engine.cancel)
+
+    def release(self, engine: Any) -> None:
+        """Let go of Dask's future with the next submission, or some moments later.
+
+        Dask's client sends a message every 10 ms at most. That a value is no longer needed would be told in one of its
+        own, mostly when the next one has just come, and hold up what is submitted then.
+        """
+        if not self.is_reachable():
+            return
+        self._released.append(engine)  # first; then a look whether somebody sees to it
+        try:
+            self._timers.pop()  # decides who does
+        except IndexError:
+            return
+        self._loop.add_callback(self._loop.call_later, MOMENT, self._forget_released)
+
+    def _forget_released(self) -> None:
+        self._timers.append(None)  # first: what comes from now on may be too late for this
+        self._drop_released()
+
+    def _drop_released(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._released.popleft()
 
     def takes(self, stages: list[Any]) -> bool:
         """Tell whether it would run something that waits for `stages`."""
@@ -188,9 +223,9 @@ class DaskScheduler(OutOfProcess):
 
     def arrive(self, stage: Any, sent: Sent) -> None:
         """Take notice that the cluster is done with a stage; on the thread of the event loop."""
-        engine = sent.engine
+        engine = sent.remote.engine
         if engine.status == "finished":
-            self.deliver(stage, Remote(engine))
+            self.deliver(stage, sent.remote)
         elif not sent.is_inherited():
             failed = engine.status == "error"
             error = explained(engine, stage) if failed else lost(engine, self.client, self.name)
@@ -276,7 +311,7 @@ def _options_of(scheduler: Any) -> dict[str, Any]:
 def _is_quiet(remote: Remote, dependent: Any) -> bool:
     """Tell whether `dependent` runs nothing when it is told of a value on the cluster."""
     if type(dependent) is RemoteStage:
-        return dependent.was_sent(remote.engine)
+        return dependent.was_sent(remote)
     return type(dependent) is Entry
 
 

@@ -28,27 +28,31 @@ def _nothing() -> None:
 
 
 class Remote:
-    """A value on the cluster."""
+    """What is, or will be, on the cluster: there is one for each task, and as long as it lives, the value is kept."""
 
-    __slots__ = ("engine",)
+    __slots__ = ("_home", "engine")
     _whereabouts = "that is on the cluster"
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, home: DaskScheduler, engine: Any) -> None:
+        self._home = home
         self.engine: Any = engine
-        """Dask's future; as long as this lives, the cluster keeps the value."""
+        """Dask's future."""
+
+    def __del__(self) -> None:
+        self._home.release(self.engine)
 
 
 class Sent:
-    """What a stage waits for that the cluster has: Dask's future, and perhaps the stage before, which is not done."""
+    """What a stage waits for that the cluster has: its value to be, and perhaps the stage before, which is not done."""
 
-    __slots__ = ("_home", "before", "engine", "parent")
+    __slots__ = ("_home", "before", "parent", "remote")
 
-    def __init__(self, home: DaskScheduler, engine: Any, parent: Any, before: Any) -> None:
+    def __init__(self, home: DaskScheduler, remote: Remote, parent: Any, before: Any) -> None:
         self._home = home
-        self.engine: Any = engine
+        self.remote: Remote = remote
         self.parent: Any = parent
         self.before: Any = before
-        """Dask's future for that one, which it has as its argument."""
+        """The value of that one, which it has as its argument."""
 
     def is_inherited(self) -> bool:
         """Tell whether it fails because the stage before does: then that will say so itself.
@@ -58,9 +62,9 @@ class Sent:
         if self.parent is None:
             return False
         if not self.parent.done():
-            return self.before.status in {"error", "cancelled"}
+            return self.before.engine.status in {"error", "cancelled"}
         outcome = self.parent._outcome
-        return type(outcome) is not Remote or outcome.engine is not self.before
+        return outcome is not self.before
 
     def sources(self) -> list[Any]:
         """Return the stage before, if the cluster knows of both."""
@@ -76,7 +80,7 @@ class Sent:
 
     def cancel_for(self, child: Any) -> Iterable[Any]:
         """Withdraw it from the cluster; return the stage before, claimed, if nobody else consumes that."""
-        self._home.withdraw(self.engine)
+        self._home.withdraw(self.remote.engine)
         return release_all((self.parent,), child)
 
 
@@ -96,15 +100,15 @@ class RemoteStage(ExecutorStage[T]):
         """What the cluster has of it."""
         return self.__dict__.get("_sent")
 
-    def take_turn(self, engine: Any) -> bool:
-        """Take the right to send its function for the value that `engine` stands for; True for one caller."""
-        mine = [engine]
+    def take_turn(self, remote: Remote) -> bool:
+        """Take the right to send its function for that value; True for one caller."""
+        mine = [remote]
         return self.__dict__.setdefault("_turn", mine) is mine
 
-    def was_sent(self, engine: Any) -> bool:
+    def was_sent(self, remote: Remote) -> bool:
         """Tell whether the cluster has it, or gets it now, with just this value as its argument."""
         turn = self.__dict__.get("_turn")
-        return turn is not None and turn[0] is engine
+        return turn is not None and turn[0] is remote
 
     def give_back(self) -> None:
         """Give that right back: it could not be used."""
@@ -119,8 +123,8 @@ class RemoteStage(ExecutorStage[T]):
         """Hand it over, unless the cluster has it already, with just this value as its argument."""
         if type(self._outcome) is not Pending:  # it was quicker to come here than the one before
             return None
-        new = type(outcome) is not Remote or value_function(self) is None or self.take_turn(outcome.engine)
-        if not new and self.was_sent(outcome.engine):
+        new = type(outcome) is not Remote or value_function(self) is None or self.take_turn(outcome)
+        if not new and self.was_sent(outcome):
             return None
         return super()._fire(future, outcome, thread)
 

@@ -54,7 +54,7 @@ class Arrival(Way):
         self._sent = sent
 
     async def __call__(self) -> None:
-        state = self._sent.engine._state  # there is no public way to wait for it here
+        state = self._sent.remote.engine._state  # there is no public way to wait for it here
         while state.status in {"pending", "lost"}:
             await state.wait()
         self._home.arrive(self._stage, self._sent)
@@ -67,19 +67,19 @@ class Arrival(Way):
 class Fetching(Way):
     """Until a value has come."""
 
-    __slots__ = ("_engine", "_future", "_job")
+    __slots__ = ("_future", "_job", "_remote")
 
     def __init__(self, home: DaskScheduler, future: Any, remote: Remote, job: Job) -> None:
         super().__init__(home)
         self._future = future
-        self._engine = remote.engine
+        self._remote = remote
         self._job = job
 
     async def __call__(self) -> None:
         try:
-            outcome = await self._engine._result()
+            outcome = await self._remote.engine._result()
         except BaseException as error:
-            outcome = Failure(unfetched(self._engine, self._future, self._home, error))
+            outcome = Failure(unfetched(self._remote.engine, self._future, self._home, error))
         self._home.settle(self._future, outcome, self._job)
         self._todo.clear()
 
