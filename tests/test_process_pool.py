@@ -89,7 +89,7 @@ def test_a_killed_worker_hurts_nobody_else(context):
 )
 def test_every_way_to_end(call, how):
     """os._exit in the task, in unpickling it, while its result is pickled; a task that destroys the pipe."""
-    with ProcessPoolExecutor(1, heal=True) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), heal=True) as pool:
         with pytest.raises(WorkerDiedError, match=how):
             pool.submit(*call).result(30)
         assert pool.submit(work.double, 2).result(30) == 4
