@@ -127,7 +127,7 @@ def die_once(path, value):
 
 
 def write_into_pipe():
-    """Write rubbish into every socket that is open: the way back to the pool, and what a fork brings from its parent."""
+    """Write rubbish into every socket that is open: the way back to the pool, and what a fork has inherited."""
     for fd in range(3, 1000):
         try:
             if stat.S_ISSOCK(os.fstat(fd).st_mode):
