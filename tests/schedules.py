@@ -175,7 +175,7 @@ class Runner:
     def run(self, case, plan):
         """Run one schedule; how many steps each thread has made."""
         self.count += 1
-        if not self.count % 500:
+        if not self.count % 2000:
             gc.collect()
         world, jobs = case.make(self)
         steps = [0] * len(jobs)

@@ -27,8 +27,10 @@ from pathlib import Path
 __all__ = ["NEVER", "Hang", "Slot", "Stepper"]
 
 NEVER = 1 << 60
+FIRST = 0.001
+"""When to look first whether a thread that takes its time is blocked, in seconds: most have ended by then."""
 POLL = 0.0002
-"""How often to look whether a thread that takes its time is blocked, in seconds."""
+"""How often to look after that."""
 
 _LOCAL = (
     "BUILD_", "CACHE", "CHECK_EXC_MATCH", "COPY", "COPY_FREE_VARS", "EXTENDED_ARG", "IS_OP", "JUMP_", "KW_NAMES",
@@ -126,7 +128,7 @@ class Stepper:
 
     def _wait(self, unblock, patience):
         last, unblocked, polls = None, False, 0
-        while not self._quiet.acquire(timeout=POLL if polls < 500 else 0.01):
+        while not self._quiet.acquire(timeout=FIRST if not polls else POLL if polls < 500 else 0.01):
             polls += 1
             holder = self._holder
             if holder is not None:
