@@ -63,7 +63,10 @@ def then_on_bare(self: Any, on_result: Any = None, on_error: Any = None, *, on: 
     child._scheduler = scheduler
     child._handler = on_result
     child._outcome = PENDING
-    if type(self) is _Bare:
+    kind = type(self)
+    if kind is _Guarded:
+        child._source = ref(self)
+    elif kind is _Bare:
         self.__class__ = _Guarded
         child._source = ref(self)
     else:
@@ -134,8 +137,11 @@ def succeed(value: Any) -> Any:
 
 def _connect(source: Any, child: Any) -> Any:
     """Attach an inline stage to a source that has dependents already, or is settled."""
-    last = source._dependents[-1:]
-    if last and type(group := last[0]) is Group:  # what `attach` does, in place
+    try:
+        group = source._dependents[-1]
+    except IndexError:  # it is settled
+        group = None
+    if type(group) is Group:  # what `attach` does, in place
         key = id(child)
         group[key] = child
         if source._outcome is PENDING:

@@ -479,7 +479,7 @@ def _turn(future: Any, thread: ThreadState) -> Any:
 def _run_branches(thread: ThreadState, floor: int) -> None:
     """Fire the dependents of what stands on the stack above `floor`, the innermost first."""
     stack = thread.stack
-    future = held = dependent = settled = _NOTHING
+    future = held = dependent = settled = dependents = _NOTHING
     try:
         while len(stack) > floor:
             future = stack[-1]
@@ -490,7 +490,10 @@ def _run_branches(thread: ThreadState, floor: int) -> None:
                 continue
             settled = dependent._fire(future, future._outcome, thread)
             dependent = None
-            if settled is not None:
+            if settled is None:
+                continue
+            dependents = settled._dependents
+            if dependents or type(settled._outcome) is Failure or dependents.copy():  # else the branch ends with it
                 _run_straight(settled, thread)
     except BROKEN_OFF as error:
         if settled is not None:
@@ -499,7 +502,7 @@ def _run_branches(thread: ThreadState, floor: int) -> None:
             thread.undone.append((future, dependent, error))
         raise
     finally:
-        future = held = dependent = settled = _NOTHING
+        future = held = dependent = settled = dependents = _NOTHING
 
 
 # -- the kinds of stages: what `futurechain.future` puts together with the public class -------------------------------
