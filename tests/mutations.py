@@ -311,11 +311,19 @@ MUTANTS = (
     ),
     Mutant(
         "core/loop.py",
-        "        stage._scheduler.start(stage, stage._call)\n\n\ndef take_queued",
-        "        pass\n\n\ndef take_queued",
+        "            stage._scheduler.start(stage, stage._call)\n        has_more",
+        "            pass\n        has_more",
         "who blocks hands over the stage that it was to carry on with",
         (),
         ("test_threads.py", "test_future.py"),
+    ),
+    Mutant(
+        "core/loop.py",
+        "        has_more = any(start_all() for start_all in tuple(thread.starting))\n",
+        "        has_more = False\n",
+        "who blocks starts what is queued where this thread starts things",
+        (),
+        ("test_limit.py",),
     ),
     Mutant(
         "core/loop.py",

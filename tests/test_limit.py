@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import futurechain
-from futurechain import INLINE, Future, Pipeline, ThreadPoolExecutor, gather, limit, succeed
+from futurechain import INLINE, Future, Pipeline, ThreadPoolExecutor, gather, limit, succeed, wrap_executor
 from futurechain.errors import CancelledError
 from futurechain.testing import ManualClock
 from guard import within
@@ -210,6 +210,39 @@ def test_a_worker_that_waits_runs_what_its_view_has_let_through():
         assert [one.result(30) for one in [pool.submit(outer, value) for value in range(20)]] == [
             10 * (value + 1) for value in range(20)
         ]
+
+
+class AtOnce(cf.Executor):
+    """Runs each task in ``submit``."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = cf.Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+ON_THE_SPOT = {
+    "inline": lambda: INLINE,
+    "wrapped": lambda: wrap_executor(AtOnce()),
+    "view": lambda: limit(INLINE, concurrency=3),
+}
+WAITS = {
+    "result": lambda future: future.result(30),
+    "wait": lambda future: cf.wait([future], 30).done.pop().result(),
+    "as_completed": lambda future: next(iter(cf.as_completed([future], 30))).result(),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+@pytest.mark.parametrize("make", ON_THE_SPOT.values(), ids=ON_THE_SPOT)
+def test_what_runs_where_it_is_started_waits_for_more(make, wait):
+    """A task, or a callback after one, that runs within the start of its view waits for another task of that view."""
+    view, source = limit(make(), concurrency=2), futurechain.Future()
+    end = source.then(increment, on=view).addCallback(lambda value: wait(view.submit(increment, value)))
+
+    source.set_result(1)
+    assert end.result(30) == 3
+    assert view.submit(lambda: wait(view.submit(increment, 1))).result(30) == 2
 
 
 # -- a rate -----------------------------------------------------------------------------------------------------------

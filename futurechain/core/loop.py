@@ -278,15 +278,18 @@ def put_off(stage: Any, source: Any) -> None:
 
 def work_off(thread: ThreadState) -> None:
     """Do, or hand to others, whatever this thread has put off: it is about to block."""
-    if thread.stack or thread.later:
-        thread.depth += 1
-        try:
-            run_put_off(thread)
-        finally:
-            thread.depth -= 1
-    if thread.carried is not None:
-        stage, thread.carried = thread.carried, None
-        stage._scheduler.start(stage, stage._call)
+    has_more = True
+    while has_more:
+        if thread.stack or thread.later:
+            thread.depth += 1
+            try:
+                run_put_off(thread)
+            finally:
+                thread.depth -= 1
+        if thread.carried is not None:
+            stage, thread.carried = thread.carried, None
+            stage._scheduler.start(stage, stage._call)
+        has_more = any(start_all() for start_all in tuple(thread.starting))
 
 
 def take_queued(future: Any, thread: ThreadState) -> None:

@@ -25,6 +25,7 @@ import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -55,7 +56,7 @@ class _View(Scheduler):
     """What chains hold of a view."""
 
     __slots__ = (
-        "_guests", "_inner", "_lock", "_look", "_pumping", "_quiet", "_rate", "_reserved", "_rooms", "_timer",
+        "_guests", "_inner", "_lock", "_look", "_quiet", "_rate", "_reserved", "_rooms", "_timer",
         "_waiting", "_wanted", "closing", "most", "pending", "queue", "queued", "running",
     )  # fmt: skip
 
@@ -82,8 +83,6 @@ class _View(Scheduler):
         """Those who wait for room in the queue."""
         self._reserved = 0
         """How many have been told that there is room, and have not used it yet."""
-        self._pumping: set[int] = set()
-        """The threads that are starting things: what runs at once in `start` must not nest."""
         self._timer: clock.Timer | None = None
         self._look: clock.Timer | None = None
         self._quiet: list[Future[None]] = []
@@ -177,19 +176,26 @@ class _View(Scheduler):
             self.pump()
 
     def pump(self) -> None:
-        """Start what may be started; in the loop that this thread is in already, if it is."""
-        me = threading.get_ident()
-        if me in self._pumping:
+        """Start what may be started; in the loop that this thread is in already, if it is.
+
+        What runs at once in `start` must not nest; but if it blocks, that loop goes on in there (see `work_off`).
+        """
+        starting = current.thread.starting
+        if self._start_all in starting:
             return
         try:
-            self._pumping.add(me)
+            starting.append(self._start_all)
             self._start_all()  # a loop in here would not be sure to meet the `finally`: see `pipeline.flow`
         finally:
-            self._pumping.discard(me)
+            with suppress(ValueError):  # a Ctrl-C has come before it was there
+                starting.remove(self._start_all)
 
-    def _start_all(self) -> None:
+    def _start_all(self) -> bool:
+        """Start what may be started; True if that was anything."""
+        has_started = False
         while self._start_next():
-            pass
+            has_started = True
+        return has_started
 
     def _start_next(self) -> bool:
         with self._lock:

@@ -100,8 +100,8 @@ class LaunchedHere(Launched):
     __slots__ = ("_calls", "_is_withdrawn")
 
     def __init__(self, calls: list[Call]) -> None:
-        self.stoppers = []
-        self._future = _not_known_yet
+        self.stoppers: list[None] = []
+        self._future: Callable[[], cf.Future[Any] | None] = _not_known_yet
         self._calls = calls
         self._is_withdrawn = False
 
