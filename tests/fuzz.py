@@ -534,7 +534,7 @@ class Program:
         if pending := [future for future in tuple(self.futures) if not future.done()]:
             return f"not settled: {pending[:5]}"
         if alive := [thread.name for thread in (*threads, *self.closers) if thread.is_alive()]:
-            return f"not ended: {alive}"
+            return f"not ended: {alive}, {[*self.pools, *self.beneath]}"
         if any(len(calls) != 1 for calls in self.done_calls):
             return f"done callbacks were called {[len(calls) for calls in self.done_calls]} times"
         if self.plan["mix"] == "threads":
@@ -550,8 +550,8 @@ class Program:
             return None
         if handler.may_be_refused or (handler.kind == "addBoth" and future.cancelled()):
             return None
-        if not future.cancelled() and isinstance(future.exception(), RuntimeError):  # its executor has ended
-            return None
+        if not future.cancelled() and isinstance(future.exception(), (RuntimeError, TypeError)):
+            return None  # its executor has ended, or it waited for itself
         return f"{handler.kind} was not called: {future!r}"
 
     def _called_again(self):

@@ -6,6 +6,7 @@ import concurrent.futures as cf
 import contextvars
 import gc
 import importlib.util
+import itertools
 import queue
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 import work
 from futurechain import INLINE, Future, ThreadPoolExecutor, succeed
 from futurechain.errors import BrokenExecutor, ExecutorShutdownError
+from guard import within
 from programs import run_program
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
@@ -645,3 +647,33 @@ def test_chains_against_shutdown(hectic):
         for stage in stages:
             error = stage.exception(10)
             assert stage.result(0) == "0" if error is None else isinstance(error, RuntimeError)
+
+
+@within(60)
+def test_a_pool_whose_shutdown_cancels_while_a_task_of_it_submits():
+    """At whatever call of that: the shutdown ends, and what was submitted is refused or cancelled, or has run."""
+    before = sys.getprofile()
+    for moment in itertools.count(1):
+        pool, calls = ThreadPoolExecutor(1), itertools.count(1)
+
+        def cancel_then(_, event, __, calls=calls, moment=moment, pool=pool):
+            if event == "call" and next(calls) == moment:
+                sys.setprofile(before)
+                pool.shutdown(wait=False, cancel_futures=True)
+
+        def submit(pool=pool, hook=cancel_then):
+            pool.shutdown(wait=False)
+            sys.setprofile(hook)
+            try:
+                return [pool.submit(int)]
+            except RuntimeError:
+                return []
+            finally:
+                sys.setprofile(before)
+
+        futures = pool.submit(submit).result(30)
+        pool.shutdown()
+        assert all(future.cancelled() or future.result(0) == 0 for future in futures)
+        if next(calls) <= moment:
+            assert moment > 3
+            break

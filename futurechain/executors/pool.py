@@ -166,6 +166,8 @@ class PoolScheduler(Scheduler):
         self.register(task)
         if id(task) not in self.pending:
             raise RuntimeError(f"cannot schedule new futures after {self._closed_by()}")
+        if task.done():  # a look after that: it was known before, and a shutdown has cancelled it in between
+            self.unregister(task)
 
     def _closed_by(self) -> str:
         return f"shutdown of {self.name}" if self.shut else "interpreter shutdown"
