@@ -703,8 +703,9 @@ def test_shutdown_cancels_if_asked(client, gate):
 # -- bad input --------------------------------------------------------------------------------------------------------
 
 
-def test_only_a_connected_client_will_do(cluster):
+def test_only_a_connected_client_will_do(cluster, client):
     """Something else, an asynchronous client and a closed one are refused, with the right call."""
+    client.submit(int).result()  # first: all clients are told what was cancelled, and one that connects fails by that
     with pytest.raises(TypeError, match=r"DaskExecutor\(Client\('tcp://"):
         DaskExecutor("tcp://127.0.0.1:1")
 
