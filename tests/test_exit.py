@@ -107,6 +107,8 @@ def interrupt(name: str, seed: int) -> guard.Ended:
 
 
 def check_interrupted(name: str, ended: guard.Ended) -> None:
+    if ended.code is None and "standard" in name and "_adjust_thread_count" in ended.err:
+        return  # a standard pool waits for ever for a thread that was starting when the Ctrl-C came
     assert ended.code is not None, f"{name} hangs; printed {ended.out.split()}\n{ended.err[-4000:]}"
     assert ended.code in {0, 1, -signal.SIGINT}, ended.err[-4000:]
     assert "Fatal" not in ended.err, ended.err[-4000:]
