@@ -836,7 +836,7 @@ def test_asyncio_wraps_it():
         (Future, "<Future pending on INLINE>"),
         (lambda: succeed(1), "<Future finished returned int on INLINE>"),
         (lambda: fail(KeyError()), "<Future finished raised KeyError on INLINE>"),
-        (lambda: Future().shield(), "<Future stage pass pending on INLINE>"),
+        (lambda: HELD.shield(), "<Future stage pass pending on INLINE>"),
         (lambda: HELD.then(increment), "<Future stage increment pending on INLINE>"),
         (lambda: HELD.then(increment, work.recover), "<Future stage increment/recover pending on INLINE>"),
     ],
