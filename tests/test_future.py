@@ -830,13 +830,16 @@ def test_asyncio_wraps_it():
     assert asyncio.run(main()) == 2
 
 
+HELD = Future()
+
+
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
         (Future, "<Future pending on INLINE>"),
         (lambda: succeed(1), "<Future finished returned int on INLINE>"),
         (lambda: fail(KeyError()), "<Future finished raised KeyError on INLINE>"),
-        (lambda: HELD.shield(), "<Future stage pass pending on INLINE>"),
+        (HELD.shield, "<Future stage pass pending on INLINE>"),
         (lambda: HELD.then(increment), "<Future stage increment pending on INLINE>"),
         (lambda: HELD.then(increment, work.recover), "<Future stage increment/recover pending on INLINE>"),
     ],
@@ -844,9 +847,6 @@ def test_asyncio_wraps_it():
 def test_repr(make, expected):
     """The repr tells stage, state and executor."""
     assert repr(make()) == expected
-
-
-HELD = Future()
 
 
 def test_repr_counts_dependents():
