@@ -146,8 +146,9 @@ class _Runner(Handler):
         try:
             self.step = hop  # before it is queued: who waits for the coroutine may be blocked already
             home.register(hop)
-            attach(hop, _Refused(functools.partial(step, *args)))
-            home.start(hop, (step, args, {}))
+            turn = [step]
+            attach(hop, _Refused(functools.partial(_take_step, turn, *args)))
+            home.start(hop, (_take_step, (turn, *args), {}))
         except BaseException:  # Ctrl-C: a shutdown must not wait for it
             if claim(hop):
                 home.unregister(hop)
@@ -294,6 +295,15 @@ class _Refused:
         """Do so if the step failed to start; a step itself never fails."""
         if type(outcome) is Failure:
             self._step()
+
+
+def _take_step(turn: list[Callable[..., object]], *args: Any) -> None:
+    """Take the step, unless it was taken: one that a shutdown cancels while it starts may come here by both ways."""
+    try:
+        step = turn.pop()  # decides
+    except IndexError:
+        return
+    step(*args)
 
 
 def _start(coroutine: Any, home: Scheduler) -> Future[Any]:
