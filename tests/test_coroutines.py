@@ -26,6 +26,7 @@ from futurechain import (
     inlineCallbacks,
     returnValue,
     succeed,
+    wrap_executor,
 )
 from futurechain.defer import Deferred
 from futurechain.errors import CancelledError, LostFutureError
@@ -612,7 +613,8 @@ def test_the_executor_of_ensure_future_is_checked(make):
         x.close()
 
 
-def test_a_pool_that_is_shut_down_while_a_coroutine_begins():
+@pytest.mark.parametrize("make", [ThreadPoolExecutor, lambda n: wrap_executor(cf.ThreadPoolExecutor(n))])
+def test_a_pool_that_is_shut_down_while_a_coroutine_begins(make):
     """At whatever call of it: the future comes, and is cancelled, or has the value."""
 
     async def seven():
@@ -620,7 +622,7 @@ def test_a_pool_that_is_shut_down_while_a_coroutine_begins():
 
     before = sys.getprofile()
     for moment in itertools.count(1):
-        calls, pool = itertools.count(1), ThreadPoolExecutor(1)
+        calls, pool = itertools.count(1), make(1)
 
         def shut_down_then(_, event, __, calls=calls, moment=moment, pool=pool):
             if event == "call" and next(calls) == moment:
