@@ -303,7 +303,10 @@ def _take_step(turn: list[Callable[..., object]], *args: Any) -> None:
         step = turn.pop()  # decides
     except IndexError:
         return
-    step(*args)
+    try:
+        step(*args)
+    finally:
+        del turn, step, args  # no cycle: a traceback may keep this frame
 
 
 def _start(coroutine: Any, home: Scheduler) -> Future[Any]:
