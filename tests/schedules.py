@@ -2,9 +2,10 @@
 
 ``python -m tests.schedules --all`` takes worlds of all shapes with all sets of dependents, and pairs of operations (in
 the central ones all pairs, see `cases`), and runs every schedule in which the first operation is interrupted once
-by all of the second; and for triples that matter (rings that are closed together, cancelling against forwarding
-against attaching) all in which the second one is interrupted as well. ``--seconds N --seed S`` runs a random sample of
-all pairs in all worlds, half of them with two interruptions. ``--case`` and ``--plan`` take what a report prints.
+by all of the second, at every bytecode where that can make a difference (see `stepping`; ``--every`` takes the others,
+too); and of triples that matter (rings that are closed together, cancelling against forwarding against attaching) a
+thousand random ones each, with two interruptions. ``--seconds N --seed S`` runs a random sample of all pairs in all
+worlds, half of them with two interruptions. ``--case`` and ``--plan`` take what a report prints.
 
 What a world is and what is checked: `worlds`. How threads are stopped: `stepping`.
 """
@@ -33,6 +34,9 @@ __all__ = ["Case", "Runner", "cases", "sample"]
 
 MOST_STEPS = 20_000
 """No operation makes so many; a schedule that goes on for longer runs in circles."""
+SLICE = 40
+"""So many pairs of a shape go to one process at a time."""
+TRIPLES_EACH = 1000
 MOST_REPORTED = 30
 MOST_CHARACTERS = 600
 
@@ -136,8 +140,8 @@ class Stop(Exception):
 class Runner:
     """Runs schedules, and remembers what was wrong; a context manager."""
 
-    def __init__(self, *, every=False, stop=False):
-        self.stepper = Stepper(inside.CORE_FILES, every=every, look=inside.left_in_this_thread)
+    def __init__(self, *, every=False, few=False, stop=False):
+        self.stepper = Stepper(inside.CORE_FILES, every=every, few=few, look=inside.left_in_this_thread)
         self.stop = stop
         self.faults = Faults()
         self.count = 0
@@ -284,7 +288,7 @@ def report(runner, began):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.schedules", description=__doc__.splitlines()[0])
-    parser.add_argument("--all", action="store_true", help="run every schedule with one interruption")
+    parser.add_argument("--all", action="store_true", help="run every schedule with one interruption that matters")
     parser.add_argument("--seconds", type=float, default=60, help="run a random sample for so long")
     parser.add_argument("--seed", type=int, default=None, help="of the sample; it is printed")
     parser.add_argument("--shapes", default=",".join(SHAPES), help="with --all: only these")
@@ -293,12 +297,13 @@ def main():
     parser.add_argument("--plan", type=ast.literal_eval, help="with --case: this schedule only")
     parser.add_argument("--some", type=int, default=0, help="with --case: of three operations so many schedules only")
     parser.add_argument("--stop", action="store_true", help="stop at the first fault")
-    parser.add_argument("--jobs", type=int, default=1, help="with --all: how many processes share the shapes")
+    parser.add_argument("--slice", type=int, help=f"with --all: only the pairs from {SLICE} times this on")
+    parser.add_argument("--jobs", type=int, default=1, help="with --all: how many processes share the work")
     given = parser.parse_args()
     if given.all and given.jobs > 1:
         return share_out(given.shapes.split(","), given.jobs)
     began = time.monotonic()
-    with Runner(every=given.every, stop=given.stop) as runner, contextlib.suppress(Stop):
+    with Runner(every=given.every, few=given.all, stop=given.stop) as runner, contextlib.suppress(Stop):
         if given.plan is not None:
             runner.run(given.case[0], given.plan)
         elif given.case is not None:
@@ -308,7 +313,8 @@ def main():
                 else:
                     runner.exhaust(case)
         elif given.all:
-            exhaust_all(runner, given.shapes.split(","))
+            for shape in given.shapes.split(","):
+                exhaust_shape(runner, shape, given.slice)
         else:
             seed = random.randrange(1 << 32) if given.seed is None else given.seed
             print(f"seed {seed}", flush=True)
@@ -317,39 +323,42 @@ def main():
 
 
 def share_out(shapes, jobs):
-    """Run everything, each shape in a process of its own; the exit code."""
+    """Run everything, a slice of a shape's pairs in a process of its own; the exit code."""
     began = time.monotonic()
 
-    def run_one(shape):
-        command = [sys.executable, "-m", "tests.schedules", "--all", "--shapes", shape]
+    def run_slice(shape, number):
+        command = [sys.executable, "-m", "tests.schedules", "--all", "--shapes", shape, "--slice", str(number)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        print(done.stdout, end="", flush=True)
         closing = re.search(r"^(\d+) schedules in", done.stdout, re.MULTILINE)
+        print(done.stdout[: closing.start()] if closing and not done.returncode else done.stdout, end="", flush=True)
         return (int(closing[1]) if closing else 0), done.returncode
 
+    slices = [(shape, number) for shape in shapes for number in range(-(-len(list(cases([shape]))) // SLICE))]
     with ThreadPoolExecutor(jobs) as pool:
-        ended = list(pool.map(run_one, shapes))
+        ended = list(pool.map(lambda one: run_slice(*one), slices))
     failed = sum(code != 0 for _, code in ended)
     total, seconds = sum(count for count, _ in ended), time.monotonic() - began
-    print(f"all: {total} schedules in {seconds:.0f} s, {failed} shapes with faults")
+    print(f"all: {total} schedules in {seconds:.0f} s, {failed} of {len(slices)} slices with faults")
     return 1 if failed else 0
 
 
-def exhaust_all(runner, shapes):
-    """Run everything in some shapes, and print how it goes."""
-    for shape in shapes:
-        begun, count, wrong = time.monotonic(), runner.count, len(runner.found)
-        pairs = list(cases([shape]))
-        for case in pairs:
-            runner.exhaust(case)
-        triples = [case for case in TRIPLES if case.shape == shape]
-        for case in triples:
-            runner.exhaust(case)
-        print(
-            f"{shape}: {len(pairs)} pairs and {len(triples)} triples, {runner.count - count} schedules, "
-            f"{len(runner.found) - wrong} with faults, {time.monotonic() - begun:.0f} s",
-            flush=True,
-        )
+def exhaust_shape(runner, shape, number=None):
+    """Run all pairs of a shape, or those of one slice, and random schedules of its triples; print how it went."""
+    begun, count, wrong = time.monotonic(), runner.count, len(runner.found)
+    pairs = list(cases([shape]))
+    triples = [case for case in TRIPLES if case.shape == shape]
+    if number is not None:
+        pairs = pairs[number * SLICE : (number + 1) * SLICE]
+        triples = triples if number == 0 else []
+    for case in pairs:
+        runner.exhaust(case)
+    for case in triples:
+        run_some(runner, case, TRIPLES_EACH)
+    print(
+        f"{shape} {'' if number is None else number}: {len(pairs)} pairs and {len(triples)} triples, "
+        f"{runner.count - count} schedules, {len(runner.found) - wrong} with faults, {time.monotonic() - begun:.0f} s",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ Theory of operation
 Each thread of a `Stepper` runs one job. At most one of them has the baton; the others wait, each at a lock of its own.
 A *step* is a bytecode of a watched file that can touch what threads share; the bytecodes in between (of locals,
 constants, jumps) commute with everything another thread does, so to stop before one of them is to stop before the
-step that follows it. ``every=True`` makes a step of each.
+step that follows it. ``every=True`` makes a step of each. ``few=True`` makes no step of three more kinds either: calls
+of Python functions (which have steps of their own), attributes that nobody ever stores (methods), and what does no more
+than drop a reference. The last may matter to a weak reference that somebody looks at just then; so few steps are for
+running all schedules, and the usual ones for samples. Needs ``sys.monitoring``.
 
 A plan is a list of turns ``(thread, stop)``: the thread goes on until it is about to make its step number `stop`, or
 has finished, or blocks; then the next turn begins. When the plan is at its end, whoever has not finished goes on, in
@@ -17,10 +20,13 @@ Steps are counted by ``sys.monitoring``, or on Python 3.11 by ``sys.settrace``.
 
 from __future__ import annotations
 
+import concurrent.futures as cf
 import contextlib
 import dis
+import inspect
 import sys
 import threading
+import types
 from _thread import allocate_lock, get_ident
 from pathlib import Path
 
@@ -38,6 +44,14 @@ _LOCAL = (
     "PUSH_EXC_INFO", "PUSH_NULL", "RESUME", "SWAP",
 )  # fmt: skip
 """Bytecodes that neither read nor change what threads share, nor can drop the last reference to anything."""
+
+_DROPPING = ("DELETE_FAST", "END_", "POP_EXCEPT", "POP_TOP", "RETURN_", "STORE_DEREF", "STORE_FAST")
+_OF_ONE_THREAD = ("GET_ITER", "MAKE_FUNCTION", "SET_FUNCTION_ATTRIBUTE", "UNARY_NOT", "YIELD_VALUE")
+_CALLS = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW"})
+"""What is no step of its own where steps are few, since `sys.monitoring` tells then what is called."""
+
+_HARMLESS = frozenset({type, isinstance, issubclass, callable, id, get_ident, allocate_lock})
+"""What is called and not written in Python, and neither reads nor changes what threads share."""
 
 
 class Hang(Exception):
@@ -73,9 +87,11 @@ class Slot:
 class Stepper:
     """Runs jobs in threads of its own, by plan; a context manager."""
 
-    def __init__(self, files, *, threads=3, every=False, look=lambda: ()):
+    def __init__(self, files, *, threads=3, every=False, few=False, look=lambda: ()):
         self.files = files
         self.every = every
+        self.few = few and _MONITORING
+        self._stored = stored_names(files) if self.few else frozenset()
         self.look = look
         """Called in each thread after its job; what it returns is kept in ``left``."""
         self.slots = [Slot(name) for name in "ABCDEFGH"[:threads]]
@@ -254,12 +270,23 @@ class Stepper:
         """The offsets in `code` that are no steps; None if it is not watched at all."""
         if code.co_filename not in self.files:
             return None
-        local = frozenset(
-            one.offset for one in dis.get_instructions(code) if not self.every and one.opname.startswith(_LOCAL)
-        )
+        local = frozenset(one.offset for one in dis.get_instructions(code) if self._is_local(one))
         self._local[id(code)] = local
         self._codes.append(code)  # so that its id stays its own
         return local
+
+    def _is_local(self, one):
+        """Whether this bytecode is no step."""
+        if self.every:
+            return False
+        return one.opname.startswith(_LOCAL) or (
+            self.few
+            and (
+                one.opname in _CALLS
+                or one.opname.startswith(_DROPPING + _OF_ONE_THREAD)
+                or (one.opname == "LOAD_ATTR" and one.argval not in self._stored)
+            )
+        )
 
     def _watch(self):
         if not _MONITORING:
@@ -281,17 +308,30 @@ class Stepper:
                     slot.steps += 1
             return None
 
-        tool = sys.monitoring.DEBUGGER_ID
+        def called(code, offset, function, _):
+            if code.co_filename not in watched:
+                return disable
+            slot = by_thread.get(get_ident())
+            if slot is not None and not _has_steps_of_its_own(function):
+                if slot.free or slot.steps >= slot.stop:
+                    step(slot)
+                else:
+                    slot.steps += 1
+            return None
+
+        tool, events = sys.monitoring.DEBUGGER_ID, sys.monitoring.events
         sys.monitoring.use_tool_id(tool, "schedules")
-        sys.monitoring.register_callback(tool, sys.monitoring.events.INSTRUCTION, instruction)
+        sys.monitoring.register_callback(tool, events.INSTRUCTION, instruction)
+        sys.monitoring.register_callback(tool, events.CALL, called)
         sys.monitoring.restart_events()
-        sys.monitoring.set_events(tool, sys.monitoring.events.INSTRUCTION)
+        sys.monitoring.set_events(tool, events.INSTRUCTION | (events.CALL if self.few else 0))
 
     def _unwatch(self):
         if _MONITORING:
             tool = sys.monitoring.DEBUGGER_ID
             sys.monitoring.set_events(tool, 0)
             sys.monitoring.register_callback(tool, sys.monitoring.events.INSTRUCTION, None)
+            sys.monitoring.register_callback(tool, sys.monitoring.events.CALL, None)
             sys.monitoring.free_tool_id(tool)
 
     def _trace_this_thread(self):
@@ -318,6 +358,31 @@ class Stepper:
         while frame is not None:
             frame.f_trace = called(frame, "call", None)
             frame = frame.f_back
+
+
+def _has_steps_of_its_own(function):
+    """Whether a call of this is no step: it is written in Python, or touches nothing that is shared."""
+    kind = type(function)
+    if kind is types.FunctionType or (kind is types.MethodType and type(function.__func__) is types.FunctionType):
+        return True
+    if isinstance(function, type) and function.__module__.startswith("futurechain."):
+        return True
+    return kind in (types.BuiltinFunctionType, type) and function in _HARMLESS
+
+
+def stored_names(files):
+    """The names of attributes that somebody may store: in these files, or in those that they build on."""
+    paths = (*files, cf._base.__file__, inspect.getfile(cf.ThreadPoolExecutor), threading.__file__)
+    names, todo = set(), [compile(Path(path).read_text(encoding="utf-8"), path, "exec") for path in paths]
+    while todo:
+        code = todo.pop()
+        names.update(one.argval for one in dis.get_instructions(code) if one.opname in ("STORE_ATTR", "DELETE_ATTR"))
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                todo.append(constant)
+            elif isinstance(constant, str):  # a name for `setattr`, perhaps
+                names.add(constant)
+    return frozenset(names)
 
 
 _MONITORING = hasattr(sys, "monitoring")

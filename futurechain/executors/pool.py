@@ -119,9 +119,16 @@ class PoolScheduler(Scheduler):
         (Not before: an error that comes first passes through without being run anywhere.)
         """
         self.pending[id(stage)] = stage
-        if self.closing and not self._is_inside(source):
-            self.pending.pop(id(stage), None)
-            self.end_if_over()
+        if self.closing:
+            self.let_in(stage, source)
+
+    def let_in(self, stage: Any, source: Any = None) -> bool:
+        """Take back that `stage` was noted, after the closing, if it comes from outside; whether it may stay."""
+        if self._is_inside(source):
+            return True
+        self.pending.pop(id(stage), None)
+        self.end_if_over()
+        return False
 
     def unregister(self, stage: Any) -> None:
         """Note that `stage` is settled."""
@@ -158,16 +165,22 @@ class PoolScheduler(Scheduler):
         return id(stage) in self.pending
 
     def admit(self, task: Any) -> None:
-        """Register a task that is submitted.
+        """Note a task that is submitted.
 
         Raises:
             RuntimeError: if it is refused.
         """
-        self.register(task)
-        if id(task) not in self.pending:
+        self.pending[id(task)] = task
+        self.check_admission(task)
+
+    def check_admission(self, task: Any) -> None:
+        """Refuse a task that was just noted, if it comes too late and from outside.
+
+        Raises:
+            RuntimeError: if it is refused.
+        """
+        if self.closing and not self.let_in(task):
             raise RuntimeError(f"cannot schedule new futures after {self._closed_by()}")
-        if task.done():  # a look after that: it was known before, and a shutdown has cancelled it in between
-            self.unregister(task)
 
     def _closed_by(self) -> str:
         return f"shutdown of {self.name}" if self.shut else "interpreter shutdown"

@@ -121,7 +121,7 @@ class ThreadScheduler(PoolScheduler):
         if self.broken:
             self.pending.pop(id(task), None)
             raise BrokenThreadPool(BROKEN)
-        self.admit(task)
+        self.check_admission(task)
 
     def start(self, stage: Any, call: Call) -> None:
         stage._call = call
