@@ -14,6 +14,8 @@ from futurechain.core.thread_state import current
 __all__ = [
     "CORE_FILES",
     "PACKAGE",
+    "STARTING_FILES",
+    "has_dependents",
     "idle_workers",
     "is_awaited",
     "is_end_of_chain_clean",
@@ -40,6 +42,11 @@ CORE_FILES = frozenset(
     )
 )
 """The files in which schedules stop threads."""
+
+STARTING_FILES = frozenset(
+    str(path) for folder in ("core", "executors", "flow") for path in sorted((PACKAGE / folder).glob("*.py"))
+)
+"""The files in which threads are stopped when it is about how pools start, and end."""
 
 
 def state_of(future):
@@ -72,6 +79,11 @@ def wrong_in(future):
 def is_awaited(future):
     """Whether a shutdown of its pool would wait for it."""
     return id(future) in getattr(future._scheduler, "pending", ())
+
+
+def has_dependents(future):
+    """Whether anything waits for it."""
+    return any(not isinstance(held, Token) for held in future._dependents)
 
 
 def is_end_of_chain_clean(future):

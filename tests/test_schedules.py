@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import concurrent.futures as cf
+import contextlib
+import itertools
 import random
 import threading
+import time
+from functools import partial
 
 import pytest
 
-from guard import share
+from futurechain import Future, ThreadPoolExecutor, ensure_future, limit, wrap_executor
+from futurechain.errors import InvalidStateError
+from guard import IS_THOROUGH, share
+from tests import inside
 from tests.schedules import Case, Runner, sample
 from tests.stepping import NEVER, Hang, Stepper
 from tests.worlds import SHAPES
@@ -40,6 +48,75 @@ def test_an_entry_that_comes_when_its_stage_was_cancelled_is_taken_back():
             moments = [chance.randrange(60, 110), chance.randrange(280, 340), chance.randrange(100, 300)]
             runner.run(case, [*zip((0, 1, 0), moments, strict=True), (1, NEVER)])
     assert not runner.found, "\n".join(map(repr, runner.found[:3]))
+
+
+def until(condition):
+    """Wait for what another thread is about to do."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0)
+
+
+class Hasty(cf.ThreadPoolExecutor):
+    """Has run what it is given before `submit` returns."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = super().submit(fn, *args, **kwargs)
+        until(future.done)
+        return future
+
+
+POOLS = {
+    "threads": lambda: ThreadPoolExecutor(1),
+    "view of threads": lambda: limit(ThreadPoolExecutor(1), concurrency=1),
+    "wrapped": lambda: wrap_executor(Hasty(1)),
+    "view of wrapped": lambda: limit(wrap_executor(Hasty(1)), concurrency=1),
+}
+
+
+def offer(future, value):
+    """Settle it, unless somebody has cancelled it."""
+    with contextlib.suppress(InvalidStateError):
+        future.set_result(value)
+
+
+@pytest.mark.parametrize("event", ["start", "resume"])
+@pytest.mark.parametrize("make", POOLS.values(), ids=POOLS)
+def test_a_step_is_taken_once_whenever_its_pool_is_shut_down(make, event):
+    """Before whichever bytecode its queued work is cancelled: no step is lost, or taken twice, nor is the clean-up."""
+
+    async def work(gate, log):
+        log.append("begun")
+        try:
+            log.append(await gate)
+        finally:
+            log.append("ended")
+
+    def start():
+        box.append(ensure_future(coroutine, on=pool))
+
+    with Stepper(inside.STARTING_FILES, threads=2, few=True) as stepper:
+        for stop in itertools.count(0, 1 if IS_THOROUGH else 3):
+            pool, gate, log, box = make(), Future(), [], []
+            coroutine = work(gate, log)
+            if event == "resume":
+                start()
+                until(lambda gate=gate: inside.has_dependents(gate))
+            act = start if event == "start" else partial(offer, gate, "value")
+            close = partial(pool.shutdown, wait=False, cancel_futures=True)
+            slots = stepper.run([act, close], [(0, stop), (1, NEVER)])
+            gate.cancel()
+            pool.shutdown()
+            if isinstance(slots[0].error, RuntimeError):
+                assert "after shutdown" in str(slots[0].error)
+            else:
+                assert [slot.error for slot in slots] == [None, None]
+                assert box[0].done()
+            until(lambda coroutine=coroutine: coroutine.cr_frame is None)
+            assert log in ([], ["begun", "ended"], ["begun", "value", "ended"])
+            if slots[0].steps <= stop:
+                return
 
 
 # -- the machine ------------------------------------------------------------------------------------------------------

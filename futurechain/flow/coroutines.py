@@ -143,11 +143,11 @@ class _Runner(Handler):
         hop: Any = new_pending(ExecutorStage, None, home)
         hop._call = None
         hop._context = self.context.copy()  # the step itself runs in the one context of the run
+        turn = [step]
+        attach(hop, _Refused(functools.partial(_take_step, turn, *args)))  # first: once noted, it may be cancelled
         try:
             self.step = hop  # before it is queued: who waits for the coroutine may be blocked already
             home.register(hop)
-            turn = [step]
-            attach(hop, _Refused(functools.partial(_take_step, turn, *args)))
             home.start(hop, (_take_step, (turn, *args), {}))
         except BaseException:  # Ctrl-C: a shutdown must not wait for it
             if claim(hop):
