@@ -16,6 +16,7 @@ import types
 from collections import ChainMap
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import _RemoteTraceback as RemoteTraceback
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeAlias
 
@@ -212,10 +213,16 @@ def _is_light(value: object) -> bool:
     """Tell whether a plain ``pickle.dumps`` does the same; it pays, since most small calls and results are such."""
     if type(value) in _ATOMS:
         return True
-    if type(value) is not tuple or len(value) != 3 or type(value[0]) not in _NAMED or value[2]:
+    if type(value) is not tuple or len(value) != 3 or type(value[2]) is not dict or value[2]:
         return _is_short_text(value)
-    args = value[1]
-    if type(args) is not tuple or type(value[2]) is not dict:
+    fn, args, _ = value
+    if type(fn) is partial and not fn.keywords and not fn.__dict__:
+        return type(fn.func) in _NAMED and _are_light(fn.args) and _are_light(args)
+    return type(fn) in _NAMED and _are_light(args)
+
+
+def _are_light(args: object) -> bool:
+    if type(args) is not tuple:
         return False
     for one in args:  # noqa: SIM110  # a generator costs more, and this is asked for each task
         if type(one) not in _ATOMS and not _is_short_text(one):

@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, TypeAlias
 
 from futurechain.executors.processes.answers import Answer, Arrival, deliver_all, open_answers, short_answer
@@ -33,6 +33,11 @@ from futurechain.executors.processes.turnover import Options, Turnover
 from futurechain.executors.processes.wire import Bell, Frame
 
 __all__ = ["Inbox", "Watcher"]
+
+MOST_UNTOLD = 32
+"""So many results of short calls may be told at once, if more are to be expected."""
+MOMENT = 0.0005
+"""For how long they may be held back for that, in seconds."""
 
 Inbox: TypeAlias = "deque[tuple[Callable[[Any], object], Any]]"
 """What the watching thread is to do: functions, each with its argument."""
@@ -56,6 +61,8 @@ class Watcher:
         self._sweeper = Sweeper()
         self._arrived: list[Arrival] = []
         """Results that nobody was told of yet."""
+        self._tell_by = 0.0
+        """When to do so at the latest, by ``time.monotonic``."""
 
     @property
     def reason(self) -> str | None:
@@ -73,12 +80,13 @@ class Watcher:
             self._tell_arrived()
 
     def _look_around(self) -> None:
-        for worker, has_ended, event in self.roster.wait(0 if self._inbox else self._sweeper.due, self._read_inbox):
+        for worker, has_ended, event in self.roster.wait(self._due(), self._read_inbox):
             if has_ended:
                 self._ended(worker)
             else:
                 self._news(worker, event)
-        self._tell_arrived()
+        if self._arrived and not self._may_hold_back():
+            self._tell_arrived()
         self._read_inbox()
         self._take_back()
         self._feed()
@@ -86,6 +94,23 @@ class Watcher:
         self._sweeper.sweep(self._memory)
         if self._closing and not self.backlog and self.reason is None:
             self.turnover.dismiss()
+
+    def _due(self) -> float | None:
+        """Until when to wait for news; 0 if there is something to do."""
+        if self._inbox:
+            return 0
+        return self._tell_by if self._arrived else self._sweeper.due
+
+    def _may_hold_back(self) -> bool:
+        """Tell whether nobody misses what has arrived for a moment: there is enough for all workers to go on with.
+
+        To wake the thread that waits for a result costs more than all else that a short task needs here.
+        """
+        return (
+            len(self._arrived) < MOST_UNTOLD
+            and len(self.backlog) >= len(self.roster.workers)
+            and monotonic() < self._tell_by
+        )
 
     def tell(self, act: Callable[[Any], object], argument: Any) -> None:
         """Have ``act(argument)`` called in the watching thread; from any thread."""
@@ -310,6 +335,7 @@ class Watcher:
         if rest:
             self.backlog.push_front([trip.split_off(rest)])
         self._go_on(worker)
+        self._tell_by = 0.0  # they may be large
         self._arrived += [
             (item, answer, Report(worker.pid, answer.times, item.packing, trip.sent))
             for item, answer in zip(done, answers, strict=True)
@@ -324,6 +350,8 @@ class Watcher:
         if payload is None:
             item.job.fail(MemoryError("no memory for the result of a worker"), None)
             return
+        if not self._arrived:
+            self._tell_by = monotonic() + MOMENT
         answer = short_answer(payload)
         self._arrived.append((item, answer, Report(worker.pid, answer.times, item.packing, trip.sent)))
 
