@@ -85,6 +85,12 @@ class BaseBoom(BaseException):
     """What they raise that is no `Exception`."""
 
 
+EXPECTED = (
+    Boom, BaseBoom, InvalidStateError, CancelledError, TimeoutError, BaseExceptionGroup, cf.BrokenExecutor
+)  # fmt: skip
+"""What an operation may well raise."""
+
+
 def work(_=None, end="value"):
     """What tasks and process stages do."""
     if end == "raise":
@@ -311,7 +317,7 @@ class Program:
         name, *given = operation
         try:
             return getattr(self, f"_do_{name}")(*given)
-        except (Boom, BaseBoom, InvalidStateError, CancelledError, TimeoutError, ExceptionGroup, cf.BrokenExecutor):
+        except EXPECTED:
             return None
         except (RuntimeError, TypeError) as error:
             if not any(reason in str(error) for reason in ("schedule", "shut", "cycle")):

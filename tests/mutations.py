@@ -589,6 +589,21 @@ MUTANTS = (
         ("expiring(): drop | cancel_root", "stage(): drop | cancel_root"),
     ),
     Mutant(
+        "core/state.py",
+        (
+            "    if has_dependents(future):\n"
+            "        return True\n"
+            "    # Only then: who moves on is noted before it leaves the list (see `flatten._move`).\n"
+            "    return future._outcome is FORWARDED and any(not one.done() for one in moved_from(future))\n"
+        ),
+        (
+            "    moved = future._outcome is FORWARDED and any(not one.done() for one in moved_from(future))\n"
+            "    return moved or has_dependents(future)\n"
+        ),
+        "one of two consumers is given up while the other one moves on: it is still consumed",
+        ("returns(then, adopt): cancel_first | set_result",),
+    ),
+    Mutant(
         "flow/coroutines.py",
         "        step = turn.pop()  # decides\n",
         "        step = turn[0]\n",

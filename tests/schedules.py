@@ -280,7 +280,8 @@ def report(runner, began):
     for alike in sorted(kinds.values(), key=len, reverse=True)[:MOST_REPORTED]:
         case, plan, faults = min(alike, key=lambda found: (len(found[1]), len(found[0].dependents)))
         cases_of = len({repr(found[0]) for found in alike})
-        print(f"  {len(alike)} schedules of {cases_of} cases, for example --case {str(case)!r} --plan {str(plan)!r}:")
+        example = f"{'--few ' * runner.stepper.few}--case {str(case)!r} --plan {str(plan)!r}"
+        print(f"  {len(alike)} schedules of {cases_of} cases, for example {example}:")
         for fault in faults[:5]:
             print(f"    {fault[:MOST_CHARACTERS]}")
     return 1 if runner.found else 0
@@ -293,6 +294,7 @@ def main():
     parser.add_argument("--seed", type=int, default=None, help="of the sample; it is printed")
     parser.add_argument("--shapes", default=",".join(SHAPES), help="with --all: only these")
     parser.add_argument("--every", action="store_true", help="stop before bytecodes of locals and jumps, too")
+    parser.add_argument("--few", action="store_true", help="stop only where --all does")
     parser.add_argument("--case", type=Case.parse, action="append", help="run all of this case, as it is printed")
     parser.add_argument("--plan", type=ast.literal_eval, help="with --case: this schedule only")
     parser.add_argument("--some", type=int, default=0, help="with --case: of three operations so many schedules only")
@@ -303,7 +305,7 @@ def main():
     if given.all and given.jobs > 1:
         return share_out(given.shapes.split(","), given.jobs)
     began = time.monotonic()
-    with Runner(every=given.every, few=given.all, stop=given.stop) as runner, contextlib.suppress(Stop):
+    with Runner(every=given.every, few=given.all or given.few, stop=given.stop) as runner, contextlib.suppress(Stop):
         if given.plan is not None:
             runner.run(given.case[0], given.plan)
         elif given.case is not None:

@@ -252,6 +252,37 @@ def test_short_tasks_do_not_wait_behind_a_long_one():
         assert not long.done()
 
 
+@pytest.mark.parametrize("queued", [0, 1, 40])
+def test_a_result_is_told_while_others_run_and_wait(tmp_path, queued):
+    """However much is queued: results are held back for a moment, and not until the next one comes."""
+    go = tmp_path / "go"
+    with ProcessPoolExecutor(1) as pool:
+        first = pool.submit(int, "1")
+        running = pool.submit(work.wait_for, go)
+        others = [pool.submit(abs, -number) for number in range(queued)]
+        assert first.result(30) == 1
+        go.touch()
+        running.result(30)
+        assert [future.result(30) for future in others] == [*range(queued)]
+
+
+def test_results_that_are_told_together_all_come():
+    """Errors and large ones among them, and what chains: each is told once."""
+    told = []
+    with ProcessPoolExecutor(1) as pool:
+        tasks = []
+        for number in range(300):
+            kind = number % 4
+            call = (int, "x") if kind == 1 else (bytes, 200_000) if kind == 2 else (abs, -number)
+            tasks.append(pool.submit(*call))
+            tasks[-1].add_done_callback(lambda _, number=number: told.append(number))
+        chains = [task.then(abs) for task in tasks[::4]]
+        assert all(isinstance(task.exception(30), ValueError) for task in tasks[1::4])
+        assert all(len(task.result(30)) == 200_000 for task in tasks[2::4])
+        assert [chain.result(30) for chain in chains] == [*range(0, 300, 4)]
+    assert sorted(told) == [*range(300)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_end_all_workers(number):
     """terminate_workers() and kill_workers() settle every future, chained ones included."""

@@ -40,6 +40,15 @@ def test_a_stage_that_begins_to_wait_while_it_is_given_up(settle):
     assert not runner.found, "\n".join(map(repr, runner.found[:3]))
 
 
+@pytest.mark.parametrize("dependents", ["then, adopt", "adopt, then", "adopt, adopt"])
+@pytest.mark.parametrize("given_up", ["cancel_first", "cancel_last"])
+def test_a_consumer_that_moves_on_while_another_one_is_given_up(dependents, given_up):
+    """It still wants its source, in all orders with one interruption: that is not cancelled."""
+    with Runner(few=True) as runner:
+        runner.exhaust(Case.parse(f"returns({dependents}): {given_up} | set_result"))
+    assert not runner.found, "\n".join(map(repr, runner.found[:3]))
+
+
 def test_an_entry_that_comes_when_its_stage_was_cancelled_is_taken_back():
     """Each thread is interrupted once: while it attaches, and while it cancels."""
     chance, case = random.Random(1), Case.parse("waiting(): catch | cancel_root")
