@@ -170,17 +170,13 @@ class PoolScheduler(Scheduler):
         Raises:
             RuntimeError: if it is refused.
         """
-        self.pending[id(task)] = task
-        self.check_admission(task)
+        self.register(task)
+        if id(task) not in self.pending:
+            raise self.too_late()
 
-    def check_admission(self, task: Any) -> None:
-        """Refuse a task that was just noted, if it comes too late and from outside.
-
-        Raises:
-            RuntimeError: if it is refused.
-        """
-        if self.closing and not self.let_in(task):
-            raise RuntimeError(f"cannot schedule new futures after {self._closed_by()}")
+    def too_late(self) -> RuntimeError:
+        """Return the error of a task that comes too late."""
+        return RuntimeError(f"cannot schedule new futures after {self._closed_by()}")
 
     def _closed_by(self) -> str:
         return f"shutdown of {self.name}" if self.shut else "interpreter shutdown"

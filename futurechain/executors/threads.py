@@ -117,11 +117,12 @@ class ThreadScheduler(PoolScheduler):
                 raise
 
     def _check(self, task: Any) -> None:
-        """Refuse what comes from outside, or to a broken pool."""
+        """Refuse a task that was just noted, if it comes from outside, or to a broken pool."""
         if self.broken:
             self.pending.pop(id(task), None)
             raise BrokenThreadPool(BROKEN)
-        self.check_admission(task)
+        if self.closing and not self.let_in(task):
+            raise self.too_late()
 
     def start(self, stage: Any, call: Call) -> None:
         stage._call = call
