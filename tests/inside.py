@@ -44,7 +44,9 @@ CORE_FILES = frozenset(
 """The files in which schedules stop threads."""
 
 STARTING_FILES = frozenset(
-    str(path) for folder in ("core", "executors", "flow") for path in sorted((PACKAGE / folder).glob("*.py"))
+    str(path)
+    for folder in ("core", "executors", "executors/processes", "flow")
+    for path in sorted((PACKAGE / folder).glob("*.py"))
 )
 """The files in which threads are stopped when it is about how pools start, and end."""
 

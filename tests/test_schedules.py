@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from futurechain import Future, ThreadPoolExecutor, ensure_future, limit, wrap_executor
+from futurechain import Future, ProcessPoolExecutor, ThreadPoolExecutor, ensure_future, limit, wrap_executor
 from futurechain.errors import InvalidStateError
 from guard import IS_THOROUGH, share
 from tests import inside
@@ -124,6 +124,46 @@ def test_a_step_is_taken_once_whenever_its_pool_is_shut_down(make, event):
                 assert box[0].done()
             until(lambda coroutine=coroutine: coroutine.cr_frame is None)
             assert log in ([], ["begun", "ended"], ["begun", "value", "ended"])
+            if slots[0].steps <= stop:
+                return
+
+
+@pytest.mark.parametrize("make", [*POOLS.values(), lambda: wrap_executor(cf.ThreadPoolExecutor(1))])
+def test_nothing_is_left_in_a_stage_that_is_cancelled_while_it_starts(make):
+    """Before whichever bytecode its pool is shut down, and what lies beneath: it is settled, and holds nothing."""
+
+    def close():
+        pool.shutdown(wait=False, cancel_futures=True)
+        beneath = pool
+        while (beneath := getattr(beneath, "executor", None) or getattr(beneath, "_executor", None)) is not None:
+            beneath.shutdown(wait=False)
+
+    with Stepper(inside.STARTING_FILES, threads=2, few=True) as stepper:
+        for stop in itertools.count(0, 1 if IS_THOROUGH else 3):
+            pool, root = make(), Future()
+            stage = root.then(str, on=pool)
+            slots = stepper.run([partial(offer, root, 1), close], [(0, stop), (1, NEVER)])
+            assert [slot.error for slot in slots] == [None, None]
+            until(stage.done)
+            until(lambda stage=stage: not inside.left_in(stage))
+            close()
+            if slots[0].steps <= stop:
+                return
+
+
+@pytest.mark.parametrize("make", [partial(ProcessPoolExecutor, 1), POOLS["wrapped"]], ids=["processes", "wrapped"])
+def test_nothing_is_left_in_a_stage_that_is_cancelled_while_it_is_sent(make):
+    """Before whichever bytecode that happens: it is settled, and holds nothing."""
+    with make() as pool, Stepper(inside.STARTING_FILES, threads=2, few=True) as stepper:
+        pool.submit(abs, -1).result()
+        for stop in itertools.count(0, 1 if IS_THOROUGH else 3):
+            root = Future()
+            stage = root.then(str, on=pool)
+            slots = stepper.run([partial(offer, root, 1), stage.cancel], [(0, stop), (1, NEVER)])
+            assert [slot.error for slot in slots] == [None, None]
+            until(stage.done)
+            assert stage.cancelled() or stage.result() == "1"
+            until(lambda stage=stage: not inside.left_in(stage))
             if slots[0].steps <= stop:
                 return
 

@@ -176,6 +176,8 @@ class WrappedScheduler(OutOfProcess):
             foreign, source = self.send(self.foreign(self._executor()), stage, call, begun=begun)
         except BaseException:
             self.inside.discard(id(stage))
+            if stage.done():  # cancelled in between, and perhaps before a store of `send`
+                stage._source = None
             raise
         stage._call, stage._source = call[0], source
         foreign.add_done_callback(_Arrival(self, stage, source))

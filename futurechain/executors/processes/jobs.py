@@ -113,9 +113,13 @@ class ProcessScheduler(OutOfProcess):
     def launch(self, stage: Any, call: Call, *, begun: bool) -> None:
         job = StageJob(self, stage, call, begun=begun)
         stage._call, stage._source = call[0], job
-        (job.item,) = self.machine.submit([job], pack=_may_pack_here(call))
-        if stage.done():  # cancelled in between
-            self.withdraw(job.item)
+        try:
+            (job.item,) = self.machine.submit([job], pack=_may_pack_here(call))
+        finally:
+            if stage.done():  # cancelled in between, and perhaps before our stores
+                stage._call = stage._source = None
+                if job.item is not None:
+                    self.withdraw(job.item)
 
     def withdraw(self, item: Item) -> None:
         """Let the machine forget a job, and end the worker that runs it, if that was asked for."""
