@@ -153,8 +153,8 @@ MUTANTS = (
     ),
     Mutant(
         "core/state.py",
-        "    return moved or has_dependents(future)",
-        "    return has_dependents(future)",
+        "    return future._outcome is FORWARDED and any(not one.done() for one in moved_from(future))",
+        "    return False",
         "who was forwarded still consumes what it waited for",
         ("returns(adopt, adopt): set_result | cancel_first", "moves(adopt): set_result | cancel_first"),
     ),

@@ -48,8 +48,9 @@ if it finds the ticket nowhere, the stage is running.
 * *Returned futures, forwarding, rings*: see `flatten`. *The end of a Twisted-family chain*: see `scheduler`. *What a
   thread has put off*: see `thread_state`. *Ctrl-C*: see `loop`.
 * *Upward.* A stage holds its source, to cancel it; a bare future is held by a weak reference, so that a producer that
-  drops it is noticed (`lost`). *Still wanted?* Who moves on from a forwarded stage is noted **first** and leaves its list
-  **then**. Who asks looks into the list **first**, and **then** for those who have moved on.
+  drops it is noticed (`lost`).
+* *Still wanted?* Who moves on from a forwarded stage is noted **first** and leaves its list **then**. Who asks looks
+  into the list **first**, and **then** for those who have moved on.
 
 Who may touch what
 ------------------
