@@ -141,6 +141,11 @@ def clock(*_):
     return time.perf_counter()
 
 
+def clock_after(before):
+    """When the task before was made, and this one."""
+    return before, time.perf_counter()
+
+
 def wait_for(path):
     while not Path(path).exists():
         time.sleep(0.002)

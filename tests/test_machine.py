@@ -42,6 +42,9 @@ class Job:
         self.claims += 1
         return self.wanted
 
+    def is_awaited(self):
+        return False
+
     def unclaim(self):
         self.unclaims += 1
 

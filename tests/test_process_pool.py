@@ -266,6 +266,23 @@ def test_a_result_is_told_while_others_run_and_wait(tmp_path, queued):
         assert [future.result(30) for future in others] == [*range(queued)]
 
 
+def test_a_chain_goes_on_before_fresh_tasks_while_results_are_told_together(tmp_path):
+    """What a stage waits for is told at once: hardly any fresh task begins between a task's end and its next stage."""
+    overtaken = 0
+    with ProcessPoolExecutor(1) as pool:
+        pool.submit(int).result(30)
+        for turn in range(30):
+            go = tmp_path / str(turn)
+            gate = pool.submit(work.wait_for, go)
+            chain = pool.submit(work.clock).then(work.clock_after)
+            fresh = [pool.submit(work.clock) for _ in range(20)]
+            go.touch()
+            gate.result(30)
+            ended, begun = chain.result(30)
+            overtaken += sum(ended < future.result(30) < begun for future in fresh)
+    assert overtaken <= 3 * 30, overtaken
+
+
 def test_results_that_are_told_together_all_come():
     """Errors and large ones among them, and what chains: each is told once."""
     told = []

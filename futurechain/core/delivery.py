@@ -11,13 +11,18 @@ from typing import Any
 
 from futurechain.core.handlers import Handler
 from futurechain.core.scheduler import Scheduler
-from futurechain.core.state import RUNNING, Group, State, has_dependents, source_of, take, withdraw
+from futurechain.core.state import RUNNING, Group, State, Token, has_dependents, source_of, take, withdraw
 from futurechain.core.stdlib import WaitCondition, Waiter
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import note_unobserved
 from futurechain.failure import Failure
 
-__all__ = ["is_owned", "take_next_stage", "tell_quietly", "wake_waiting"]
+__all__ = ["is_followed", "is_owned", "take_next_stage", "tell_quietly", "wake_waiting"]
+
+
+def is_followed(future: Any) -> bool:
+    """Tell whether anything depends on `future` but threads that wait for it."""
+    return any(not isinstance(held, (Token, Waiter, WaitCondition)) for held in tuple(future._dependents))
 
 
 def wake_waiting(future: Any) -> bool:

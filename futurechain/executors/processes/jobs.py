@@ -8,6 +8,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from futurechain.core.delivery import is_followed
 from futurechain.core.handlers import label
 from futurechain.core.observers import Elsewhere, watch
 from futurechain.core.scheduler import Call
@@ -56,6 +57,10 @@ class StageJob:
     def unclaim(self) -> None:
         """It is queued again."""
         self.is_running = False
+
+    def is_awaited(self) -> bool:
+        """Tell whether the chain goes on."""
+        return is_followed(self._stage)
 
     def succeed(self, value: Any, report: Report) -> None:
         """Settle the stage."""

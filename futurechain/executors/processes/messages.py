@@ -16,7 +16,6 @@ import types
 from collections import ChainMap
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import _RemoteTraceback as RemoteTraceback
-from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeAlias
 
@@ -216,13 +215,7 @@ def _is_light(value: object) -> bool:
     if type(value) is not tuple or len(value) != 3 or type(value[2]) is not dict or value[2]:
         return _is_short_text(value)
     fn, args, _ = value
-    if type(fn) is partial and not fn.keywords and not fn.__dict__:
-        return type(fn.func) in _NAMED and _are_light(fn.args) and _are_light(args)
-    return type(fn) in _NAMED and _are_light(args)
-
-
-def _are_light(args: object) -> bool:
-    if type(args) is not tuple:
+    if type(fn) not in _NAMED or type(args) is not tuple:
         return False
     for one in args:  # noqa: SIM110  # a generator costs more, and this is asked for each task
         if type(one) not in _ATOMS and not _is_short_text(one):

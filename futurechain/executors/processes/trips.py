@@ -51,6 +51,10 @@ class Job(Protocol):
     def unclaim(self) -> None:
         """Take note that it came back, not begun, and is queued again."""
 
+    def is_awaited(self) -> bool:
+        """Tell whether more than threads that read it waits for its result, so that this is to be told at once."""
+        ...
+
     def succeed(self, value: Any, report: Report) -> None:
         """Take the result."""
 

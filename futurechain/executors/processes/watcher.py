@@ -37,7 +37,7 @@ __all__ = ["Inbox", "Watcher"]
 MOST_UNTOLD = 32
 """So many results of short calls may be told at once, if more are to be expected."""
 MOMENT = 0.0005
-"""For how long they may be held back for that, in seconds."""
+"""For how long they may be held back for that, in seconds (`poll` makes a millisecond of it); and what is short."""
 
 Inbox: TypeAlias = "deque[tuple[Callable[[Any], object], Any]]"
 """What the watching thread is to do: functions, each with its argument."""
@@ -104,7 +104,8 @@ class Watcher:
     def _may_hold_back(self) -> bool:
         """Tell whether nobody misses what has arrived for a moment: there is enough for all workers to go on with.
 
-        To wake the thread that waits for a result costs more than all else that a short task needs here.
+        To wake the thread that waits for a result costs more than all else that a short task needs here. It is so for
+        short calls that nothing but threads waits for: no stage is to be overtaken by fresh tasks.
         """
         return (
             len(self._arrived) < MOST_UNTOLD
@@ -334,26 +335,29 @@ class Watcher:
         worker.tasks += len(done)
         if rest:
             self.backlog.push_front([trip.split_off(rest)])
-        self._go_on(worker)
         self._tell_by = 0.0  # they may be large
         self._arrived += [
             (item, answer, Report(worker.pid, answer.times, item.packing, trip.sent))
             for item, answer in zip(done, answers, strict=True)
         ]
+        self._go_on(worker)
 
     def _returned(self, worker: WorkerProcess, trip: Trip, payload: memoryview | None) -> None:
         """A value has come in a short message, for the only call of a trip: what `_answered` does, in place."""
         (item,) = trip.items
         worker.trip = trip.worker = None
         worker.tasks += 1
-        self._go_on(worker)
         if payload is None:
+            self._go_on(worker)
             item.job.fail(MemoryError("no memory for the result of a worker"), None)
             return
-        if not self._arrived:
-            self._tell_by = monotonic() + MOMENT
         answer = short_answer(payload)
+        if answer.times.ended - answer.times.received > MOMENT or item.job.is_awaited():
+            self._tell_by = 0.0
+        elif not self._arrived:
+            self._tell_by = monotonic() + MOMENT
         self._arrived.append((item, answer, Report(worker.pid, answer.times, item.packing, trip.sent)))
+        self._go_on(worker)
 
     def _tell_arrived(self) -> None:
         """Tell the results that have come: when all that is there was read, so that who waits is woken once."""
