@@ -15,6 +15,7 @@ __all__ = [
     "CORE_FILES",
     "PACKAGE",
     "STARTING_FILES",
+    "STREAM_FILES",
     "has_dependents",
     "idle_workers",
     "is_awaited",
@@ -49,6 +50,9 @@ STARTING_FILES = frozenset(
     for path in sorted((PACKAGE / folder).glob("*.py"))
 )
 """The files in which threads are stopped when it is about how pools start, and end."""
+
+STREAM_FILES = frozenset(str(path) for path in sorted((PACKAGE / "pipeline").glob("*.py")))
+"""The files in which they are stopped when it is about streams."""
 
 
 def state_of(future):

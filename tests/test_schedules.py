@@ -12,7 +12,15 @@ from functools import partial
 
 import pytest
 
-from futurechain import Future, ProcessPoolExecutor, ThreadPoolExecutor, ensure_future, limit, wrap_executor
+from futurechain import (
+    Future,
+    Pipeline,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    ensure_future,
+    limit,
+    wrap_executor,
+)
 from futurechain.errors import InvalidStateError
 from guard import IS_THOROUGH, share
 from tests import inside
@@ -153,17 +161,56 @@ def test_nothing_is_left_in_a_stage_that_is_cancelled_while_it_starts(make):
 
 @pytest.mark.parametrize("make", [partial(ProcessPoolExecutor, 1), POOLS["wrapped"]], ids=["processes", "wrapped"])
 def test_nothing_is_left_in_a_stage_that_is_cancelled_while_it_is_sent(make):
-    """Before whichever bytecode that happens: it is settled, and holds nothing."""
+    """Before whichever bytecode that happens: it is settled, holds nothing, and has not run if it is cancelled."""
     with make() as pool, Stepper(inside.STARTING_FILES, threads=2, few=True) as stepper:
         pool.submit(abs, -1).result()
         for stop in itertools.count(0, 1 if IS_THOROUGH else 3):
-            root = Future()
-            stage = root.then(str, on=pool)
+            root, ran = Future(), []
+            stage = root.then(str if type(pool) is ProcessPoolExecutor else ran.append, on=pool)
             slots = stepper.run([partial(offer, root, 1), stage.cancel], [(0, stop), (1, NEVER)])
             assert [slot.error for slot in slots] == [None, None]
             until(stage.done)
-            assert stage.cancelled() or stage.result() == "1"
+            assert not stage.cancelled() or not ran
             until(lambda stage=stage: not inside.left_in(stage))
+            if slots[0].steps <= stop:
+                return
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_nothing_runs_after_a_shutdown_has_returned(depth, cancels):
+    """A task that is submitted meanwhile, at whichever bytecode, has run before, or is refused."""
+    with Stepper(inside.STARTING_FILES, threads=2, few=True) as stepper:
+        for stop in itertools.count(0, 1 if IS_THOROUGH else 3):
+            pools, log = [ThreadPoolExecutor(1)], []
+            for _ in range(depth):
+                pools.append(limit(pools[-1], concurrency=1))
+            pool = pools[-1]
+
+            def close(pool=pool, log=log):
+                pool.shutdown(cancel_futures=cancels)
+                log.append("closed")
+
+            slots = stepper.run([partial(pool.submit, log.append, "ran"), close], [(0, stop), (1, NEVER)])
+            if slots[0].error is None:
+                until(slots[0].value.done)
+            else:
+                assert "after shutdown" in str(slots[0].error)
+            for one in pools:
+                one.shutdown()
+            assert log in (["closed"], ["ran", "closed"])
+            if slots[0].steps <= stop:
+                return
+
+
+def test_a_consumer_whose_stream_is_closed_meanwhile():
+    """Before whichever bytecode another thread closes it: ``next`` ends, and so does ``close``."""
+    with ThreadPoolExecutor(1) as pool, Stepper(inside.STREAM_FILES, threads=2, few=True) as stepper:
+        for stop in itertools.count(0, 1 if IS_THOROUGH else 3):
+            stream = Pipeline().then(lambda _: Future(), on=pool).map([1])
+            slots = stepper.run([partial(next, stream), stream.close], [(0, stop), (1, NEVER)])
+            assert isinstance(slots[0].error, (RuntimeError, StopIteration))
+            assert slots[1].error is None
             if slots[0].steps <= stop:
                 return
 

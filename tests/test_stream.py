@@ -851,6 +851,81 @@ def test_a_retry_in_a_stream(recipe):
     assert (last.started, last.succeeded, last.failed, last.in_flight) == (30, 30, 0, 0)
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("kind", ["threads", "view", "wrapped"])
+def test_a_pool_that_is_shut_down_while_a_retry_waits(kind, keeps):
+    """The step cannot be run again: the item fails with that, whatever the policy says, and the stream ends."""
+    beneath = cf.ThreadPoolExecutor(1)
+    make = {
+        "threads": lambda: futurechain.ThreadPoolExecutor(1),
+        "view": lambda: futurechain.limit(futurechain.ThreadPoolExecutor(1), concurrency=1),
+        "wrapped": lambda: futurechain.wrap_executor(beneath),
+    }
+    pool = make[kind]()
+
+    def fail_and_shut_down(item):
+        pool.shutdown(wait=False)
+        raise ValueError(item)
+
+    policy = tenacity.Retrying(wait=tenacity.wait_fixed(0.05))
+    stream = Pipeline().then(fail_and_shut_down, on=pool, retry=policy).map([1], return_exceptions=keeps)
+    ended = futurechain.Future()
+
+    def consume():
+        try:
+            ended.set_result(next(stream))
+        except BaseException as error:
+            ended.set_result(error)
+
+    threading.Thread(target=consume, daemon=True).start()
+    error = ended.result(20)
+    assert isinstance(error, RuntimeError)
+    assert "after shutdown" in str(error)
+    stream.close()
+    beneath.shutdown()
+
+
+def test_closing_while_a_policy_is_asked(pool):
+    """An item that is dropped in that moment is not tried again, and nothing waits for it."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def before(state):
+        if state.attempt_number > 1 or not asked.is_set():
+            asked.set()
+            go_on.wait(20)
+
+    def fail(item):
+        raise ValueError(item)
+
+    policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(0.01), before=before)
+    stream = Pipeline().then(fail, on=pool, retry=policy).map([1])
+    consumer = threading.Thread(target=_drain, args=(stream,), daemon=True)
+    consumer.start()
+    assert asked.wait(20)
+    closer = threading.Thread(target=stream.close, daemon=True)
+    closer.start()
+    wait_until(lambda: "closed" in repr(stream))
+    go_on.set()
+    closer.join(20)
+    consumer.join(20)
+    assert not closer.is_alive()
+    assert not consumer.is_alive()
+
+
+def _drain(stream):
+    with contextlib.suppress(RuntimeError, ValueError):
+        for _ in stream:
+            pass
+
+
+def wait_until(condition):
+    """Wait for what another thread is about to do."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 def test_closing_withdraws_a_retry(pool):
     """Closing the stream cancels an item that waits for its next attempt."""
     tried = threading.Event()

@@ -121,12 +121,28 @@ class _View(Scheduler):
 
     def register(self, stage: Any, source: Any = None) -> None:
         if self.closing and not self._is_inside(source):
-            return  # it will be refused when its turn comes; an error before that still passes through
+            return None  # it will be refused when its turn comes; an error before that still passes through
         check_stage_travels(stage, self)
         self.pending[id(stage)] = stage
+        if self.closing and not self._is_inside(source):  # a look after that: it was closed in between
+            return self._forget(stage)
         self._inner.register(stage, source)
         if stage.done():  # a look after that: a shutdown of this view has cancelled it, before it was known there
             self._inner.unregister(stage)
+        return None
+
+    def _forget(self, stage: Any) -> None:
+        with self._lock:
+            self.pending.pop(id(stage), None)
+            quiet = self._take_quiet()
+        _tell(quiet)
+
+    def _take_quiet(self) -> list[Future[None]]:
+        """Return what those wait for who wait until nothing is pending, if that is so. Under the lock."""
+        if self.pending:
+            return []
+        quiet, self._quiet = self._quiet, []
+        return quiet
 
     def is_registered(self, stage: Any) -> bool:
         """Tell whether `stage` was taken, and is not settled."""
@@ -155,9 +171,7 @@ class _View(Scheduler):
                 self.queue.pop(id(stage), None)
                 self._wanted.pop(id(stage), None)
             rooms = self._rooms_to_give()
-            quiet = self._quiet if not self.pending else []
-            if quiet:
-                self._quiet = []
+            quiet = self._take_quiet()
         _tell(rooms)
         _tell(quiet)
         self.pump()

@@ -30,7 +30,7 @@ from futurechain.core.flatten import resolve
 from futurechain.core.loop import leave_handlers, settle
 from futurechain.core.observers import Elsewhere, watch
 from futurechain.core.scheduler import Call, Scheduler
-from futurechain.core.state import PENDING, claim
+from futurechain.core.state import PENDING, claim, is_unclaimed
 from futurechain.core.stdlib import is_cancelled, outcome_of
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import annotate
@@ -99,7 +99,7 @@ class LaunchedHere(Launched):
 
     __slots__ = ("_calls", "_is_withdrawn")
 
-    def __init__(self, calls: list[Call]) -> None:
+    def __init__(self, calls: list[tuple[Any, Call]]) -> None:
         self.stoppers: list[None] = []
         self._future: Callable[[], cf.Future[Any] | None] = _not_known_yet
         self._calls = calls
@@ -116,11 +116,11 @@ class LaunchedHere(Launched):
         return super().runs_abroad()
 
     def stop(self) -> bool:
-        """Take the call back, unless a worker has it: who pops it decides."""
+        """Take the call back, unless a worker has it, or has made it: who pops it decides."""
         with suppress(IndexError):
             self._calls.pop()
             self._is_withdrawn = True
-        return self._is_withdrawn or not self.runs_abroad()
+        return self._is_withdrawn
 
 
 def _not_known_yet() -> None:
@@ -306,7 +306,7 @@ class ThreadsScheduler(WrappedScheduler):
         return True
 
     def send(self, foreign: Any, stage: Any, call: Call, *, begun: bool) -> tuple[cf.Future[Any], Launched]:
-        calls = [call]
+        calls = [(stage, call)]
         stage._source = here = LaunchedHere(calls)  # first: a worker may have the call before `submit` returns
         future = _submitted(foreign, (_run_within, (self, stage._context, calls), {}), begun=begun)
         if type(future) is not cf.Future:
@@ -360,15 +360,18 @@ def _settle_here(stage: Any, outcome: Any) -> None:
     settle(stage, outcome)
 
 
-def _run_within(scheduler: Scheduler, context: Context, calls: list[Call]) -> Any:
+def _run_within(scheduler: Scheduler, context: Context, calls: list[tuple[Any, Call]]) -> Any:
     """Make the call, if it is still there, in a worker of a foreign thread pool: what it submits is inside work.
 
     Like any handler it puts things off. They are done here, since nobody knows in which thread the outcome arrives.
     """
     try:
-        fn, args, kwargs = calls.pop()
+        stage, (fn, args, kwargs) = calls.pop()
     except IndexError:
         return Withdrawn
+    if not is_unclaimed(stage):  # a look after that: it was cancelled before it had anything to be stopped
+        return Withdrawn
+    del stage
     run = current.thread
     depth, run.depth = run.depth, run.depth + 1
     run.within, before = scheduler, run.within

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from futurechain import clock
+from futurechain.errors import CancelledError
 from futurechain.failure import Failure
 from futurechain.flow.timing import retry
 from futurechain.future import Future, fail, succeed
@@ -107,13 +108,19 @@ class Attempts:
         policy: a ``tenacity.Retrying``.
         again: runs the step once more; its outcome is offered then.
         over: called with the future of the last outcome, once.
+        wanted: tells whether somebody still wants that.
     """
 
-    __slots__ = ("_again", "_asked", "_over", "_policy", "_ready", "future")
+    __slots__ = ("_again", "_asked", "_over", "_policy", "_ready", "_wanted", "future")
 
     def __init__(
-        self, policy: Any, again: Callable[[], object], over: Callable[[cf.Future[Any]], object]
+        self,
+        policy: Any,
+        again: Callable[[], object],
+        over: Callable[[cf.Future[Any]], object],
+        wanted: Callable[[], bool],
     ) -> None:
+        self._wanted = wanted
         self._policy = policy
         self._again = again
         self._over = over
@@ -138,8 +145,18 @@ class Attempts:
         else:
             asked.set_result(outcome)
 
+    def give_up(self) -> None:
+        """Have the policy ask no more: the step cannot be run again."""
+        if self.future is not None:
+            self.future.cancel()
+
     def _attempt(self) -> Future[Any]:
         ready, self._ready = self._ready, None
+        if self.future is not None and not self._wanted():  # whoever dropped the item may have come while the policy
+            self.future.cancel()  # was asked, and could not be cancelled; by now it waits for this
+            if ready is not None:
+                ready.exception()  # so that it is no failure that nobody has looked at
+            raise CancelledError
         if ready is not None:
             return ready  # type: ignore[no-any-return]
         asked = self._asked = Future[Any]()

@@ -142,9 +142,9 @@ class Flow:
             return self.shelf.take(most)
 
     def waiter(self) -> Future[None] | None:
-        """Return what is settled when something is ready; None if that is so already."""
+        """Return what is settled when something is ready; None if that is so already, or nothing will be."""
         with self.lock:
-            if self.is_ready():
+            if self.is_ready() or not self.live:  # closed meanwhile
                 return None
             consumer = self._consumer = Future()
         self.flush()
@@ -193,8 +193,12 @@ class Flow:
             return self.settle(item, outcome)
         attempts = item.attempts
         if attempts is None:
-            attempts = Attempts(step.retry, lambda: self._try_again(item), lambda last: self._tried(item, last))
-            item.attempts = attempts
+            attempts = item.attempts = Attempts(
+                step.retry,
+                lambda: self._try_again(item),
+                lambda last: self._tried(item, last),
+                lambda: self.is_wanted(item),
+            )
         attempts.offer(outcome)
         future = attempts.future
         assert future is not None  # the policy was asked
@@ -209,7 +213,8 @@ class Flow:
 
     def _tried(self, item: Item, last: cf.Future[Any]) -> None:
         try:
-            if self.settle(item, outcome_of(last)):
+            is_asked = item.attempts is not None and item.attempts.future is last  # else the step was given up
+            if is_asked and self.settle(item, outcome_of(last)):
                 self.proceed(item)
         finally:
             self.leave(last)

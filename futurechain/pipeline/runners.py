@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -54,14 +55,16 @@ class Runners:
         self._hire()
 
     def _hire(self) -> None:
+        token = [None]
+        """Who pops it decides whether the runner has run."""
         try:
-            task = self.flow.context.copy().run(places.submit, self.executor, self._turn)
+            task = self.flow.context.copy().run(places.submit, self.executor, self._turn, token)
         except BaseException as error:
             self._refused(Failure(error))
             if not issubclass(type(error), Exception):
                 raise
             return
-        self.flow.watch(task, self, self._left)
+        self.flow.watch(task, self, partial(self._left, token))
 
     def work(self) -> None:
         """Run items until there are none, or the turn is over; the body of a task."""
@@ -89,9 +92,9 @@ class Runners:
             self.active -= 1
             return None
 
-    def _left(self, task: cf.Future[Any]) -> None:
+    def _left(self, token: list[None], task: cf.Future[Any]) -> None:
         """Replace a runner that never ran: it was cancelled, or the pool has ended or broken."""
-        if task.cancelled() or task.exception() is not None:
+        if (task.cancelled() and _pops(token)) or (not task.cancelled() and task.exception() is not None):
             with self.flow.lock:
                 unwanted = self._take_unwanted()
             if unwanted is None:
@@ -126,5 +129,15 @@ class _Turn:
         self._runners = runners
         self.__qualname__ = name
 
-    def __call__(self) -> None:
-        self._runners.work()
+    def __call__(self, token: list[None]) -> None:
+        if _pops(token):
+            self._runners.work()
+
+
+def _pops(token: list[None]) -> bool:
+    """Take it; False if somebody else has it."""
+    try:
+        token.pop()
+    except IndexError:
+        return False
+    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 import inspect
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from threading import current_thread, get_ident, main_thread
 from time import perf_counter
@@ -83,30 +84,43 @@ class LocalStation:
 
     def _submit(self, item: Item) -> None:
         """Submit one item alone, where each one counts."""
-        flow = self.flow
+        flow, turn = self.flow, [item]
         try:
-            task = flow.context.copy().run(places.submit, self.step.executor, self.resume, item)
+            task = flow.context.copy().run(places.submit, self.step.executor, self._resume_once, turn)
         except Exception as error:
             flow.post(self.refuse, item, Failure(error))
             return
-        flow.watch(task, (item,), self._left)
+        flow.watch(task, (item,), partial(self._left, turn))
+
+    def _resume_once(self, turn: list[Item]) -> None:
+        """Do so in a task, unless that was given up; who pops the item decides."""
+        try:
+            item = turn.pop()
+        except IndexError:
+            return
+        self.resume(item)
 
     def resume(self, item: Item) -> None:
         """Run the step for `item`, and those after it as far as this thread may."""
         if self.run(item):
             self.flow.proceed(item, at=self.step.executor)
 
-    def _left(self, task: cf.Future[Any]) -> None:
+    def _left(self, turn: list[Item], task: cf.Future[Any]) -> None:
         """Let the item of a task fail that was never run: its executor was shut down, or has broken."""
-        if task.cancelled() or task.exception() is not None:
-            for item in self.flow.running.items_of(task):
-                self.refuse(item, outcome_of(task))
-        self.flow.leave(task)
+        try:
+            if task.cancelled() or task.exception() is not None:
+                with suppress(IndexError):  # it runs, or has run
+                    self.refuse(turn.pop(), outcome_of(task))
+        finally:
+            self.flow.leave(task)
 
     def refuse(self, item: Item, failure: Failure) -> None:
         """Let `item`, which has a slot, fail without having run."""
         self._release()
+        attempts = item.attempts
         if self.flow.settle(item, failure):
+            if attempts is not None:
+                attempts.give_up()
             self.flow.proceed(item)
 
     def run(self, item: Item) -> bool:

@@ -133,7 +133,7 @@ class Stream(Generic[B]):
                 value = next(source)
                 self._held += 1
                 push(value)
-                if self._held > low and is_ready():
+                if flow.closed or (self._held > low and is_ready()):
                     break
         except StopIteration:
             self._end_input()
@@ -213,7 +213,7 @@ class Stream(Generic[B]):
                 value = await anext(self._input)
                 self._held += 1
                 self._flow.push(value)
-                if self._held > self._low and self._flow.is_ready():
+                if self._flow.closed or (self._held > self._low and self._flow.is_ready()):
                     break
         except StopAsyncIteration:
             self._end_input()
