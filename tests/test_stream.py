@@ -885,6 +885,19 @@ def test_a_pool_that_is_shut_down_while_a_retry_waits(kind, keeps):
     beneath.shutdown()
 
 
+def test_a_process_pool_that_is_shut_down_while_a_retry_waits():
+    """There, too."""
+    pool = futurechain.ProcessPoolExecutor(1)
+
+    def shut_down(state):
+        pool.shutdown(wait=False)
+        return 0.01
+
+    policy = tenacity.Retrying(wait=shut_down)
+    with Pipeline().then(int, on=pool, retry=policy).map(["x"]) as stream, cf.ThreadPoolExecutor(1) as consumers:
+        assert "after shutdown" in str(consumers.submit(next, stream).exception(20))
+
+
 def test_closing_while_a_policy_is_asked(pool):
     """An item that is dropped in that moment is not tried again, and nothing waits for it."""
     asked, go_on = threading.Event(), threading.Event()

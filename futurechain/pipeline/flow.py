@@ -219,6 +219,14 @@ class Flow:
         finally:
             self.leave(last)
 
+    def refuse(self, item: Item, failure: Failure) -> None:
+        """Let `item` fail without having run: its executor takes no more, and no policy can change that."""
+        attempts = item.attempts
+        if self.settle(item, failure):
+            if attempts is not None:
+                attempts.give_up()
+            self.proceed(item)
+
     def settle(self, item: Item, outcome: Any) -> bool:
         """Make `outcome` that of the step that `item` is in; True if the item can go on."""
         step, counters = self.steps[item.step], self.counters[item.step]

@@ -117,11 +117,7 @@ class LocalStation:
     def refuse(self, item: Item, failure: Failure) -> None:
         """Let `item`, which has a slot, fail without having run."""
         self._release()
-        attempts = item.attempts
-        if self.flow.settle(item, failure):
-            if attempts is not None:
-                attempts.give_up()
-            self.flow.proceed(item)
+        self.flow.refuse(item, failure)
 
     def run(self, item: Item) -> bool:
         """Run the step for `item`, which has a slot, in this thread; True if the item can go on."""

@@ -131,7 +131,7 @@ class TripStation:
             future = flow.context.copy().run(places.submit, self.executor, trip, values, starts, self.size.seconds)
         except BaseException as error:
             for item in self._withdraw(items):
-                flow.post(self._fail, item, Failure(error))
+                flow.post(flow.refuse, item, Failure(error))
             if not issubclass(type(error), Exception):
                 raise
             return
