@@ -604,13 +604,6 @@ MUTANTS = (
         ("returns(then, adopt): cancel_first | set_result",),
     ),
     Mutant(
-        "flow/coroutines.py",
-        "        step = turn.pop()  # decides\n",
-        "        step = turn[0]\n",
-        "a step that a shutdown cancels while it starts is taken once",
-        tests=("test_schedules.py::test_a_step_is_taken_once_whenever_its_pool_is_shut_down",),
-    ),
-    Mutant(
         "future.py",
         (
             "            if child.done():  # settled while the timer was being set\n"
