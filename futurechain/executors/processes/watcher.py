@@ -347,8 +347,8 @@ class Watcher:
         (item,) = trip.items
         worker.trip = trip.worker = None
         worker.tasks += 1
+        self._go_on(worker)  # first: it is idle until then
         if payload is None:
-            self._go_on(worker)
             item.job.fail(MemoryError("no memory for the result of a worker"), None)
             return
         answer = short_answer(payload)
@@ -357,7 +357,6 @@ class Watcher:
         elif not self._arrived:
             self._tell_by = monotonic() + MOMENT
         self._arrived.append((item, answer, Report(worker.pid, answer.times, item.packing, trip.sent)))
-        self._go_on(worker)
 
     def _tell_arrived(self) -> None:
         """Tell the results that have come: when all that is there was read, so that who waits is woken once."""
