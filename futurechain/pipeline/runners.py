@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from futurechain.failure import Failure
 from futurechain.pipeline import places
+from futurechain.pipeline.running import is_undone, takes
 
 if TYPE_CHECKING:
     from futurechain.pipeline.flow import Flow
@@ -56,7 +57,6 @@ class Runners:
 
     def _hire(self) -> None:
         token = [None]
-        """Who pops it decides whether the runner has run."""
         try:
             task = self.flow.context.copy().run(places.submit, self.executor, self._turn, token)
         except BaseException as error:
@@ -94,7 +94,7 @@ class Runners:
 
     def _left(self, token: list[None], task: cf.Future[Any]) -> None:
         """Replace a runner that never ran: it was cancelled, or the pool has ended or broken."""
-        if (task.cancelled() and _pops(token)) or (not task.cancelled() and task.exception() is not None):
+        if is_undone(task, token):
             with self.flow.lock:
                 unwanted = self._take_unwanted()
             if unwanted is None:
@@ -130,14 +130,5 @@ class _Turn:
         self.__qualname__ = name
 
     def __call__(self, token: list[None]) -> None:
-        if _pops(token):
+        if takes(token):
             self._runners.work()
-
-
-def _pops(token: list[None]) -> bool:
-    """Take it; False if somebody else has it."""
-    try:
-        token.pop()
-    except IndexError:
-        return False
-    return True

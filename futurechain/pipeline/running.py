@@ -11,7 +11,7 @@ from futurechain.future import Future
 from futurechain.pipeline import places
 from futurechain.pipeline.items import DROPPED, LIVE, Item
 
-__all__ = ["Running", "cancel_all", "wake"]
+__all__ = ["Running", "cancel_all", "is_undone", "takes", "wake"]
 
 
 class Running:
@@ -112,6 +112,20 @@ class Running:
     def cancel_for(self, child: Any) -> tuple[()]:
         """Say that nothing is to be cancelled when the waiter is: that is not all that they are wanted for."""
         return ()
+
+
+def takes(token: list[None]) -> bool:
+    """Take the token of a task: its call does, or who hears that it was cancelled; False if it is taken."""
+    try:
+        token.pop()  # decides
+    except IndexError:
+        return False
+    return True
+
+
+def is_undone(task: cf.Future[Any], token: list[None]) -> bool:
+    """Tell whether a task that has ended was cancelled before it ran, or has failed."""
+    return takes(token) if task.cancelled() else task.exception() is not None
 
 
 def cancel_all(entries: Iterable[Any]) -> None:

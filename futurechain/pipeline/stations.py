@@ -8,7 +8,6 @@ from __future__ import annotations
 import concurrent.futures as cf
 import inspect
 from collections import deque
-from contextlib import suppress
 from functools import partial
 from threading import current_thread, get_ident, main_thread
 from time import perf_counter
@@ -22,6 +21,7 @@ from futurechain.interrupts import put_off
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Timeout, outcome_of
 from futurechain.pipeline.items import LIVE, Item
+from futurechain.pipeline.running import is_undone, takes
 from futurechain.pipeline.statistics import Counters
 from futurechain.pipeline.steps import Step
 from futurechain.pipeline.trips import protected
@@ -84,33 +84,30 @@ class LocalStation:
 
     def _submit(self, item: Item) -> None:
         """Submit one item alone, where each one counts."""
-        flow, turn = self.flow, [item]
+        flow, token = self.flow, [None]
         try:
-            task = flow.context.copy().run(places.submit, self.step.executor, self._resume_once, turn)
+            task = flow.context.copy().run(places.submit, self.step.executor, self._resume_once, token, item)
         except Exception as error:
             flow.post(self.refuse, item, Failure(error))
             return
-        flow.watch(task, (item,), partial(self._left, turn))
+        flow.watch(task, (item,), partial(self._left, token))
 
-    def _resume_once(self, turn: list[Item]) -> None:
-        """Do so in a task, unless that was given up; who pops the item decides."""
-        try:
-            item = turn.pop()
-        except IndexError:
-            return
-        self.resume(item)
+    def _resume_once(self, token: list[None], item: Item) -> None:
+        """Do so in a task, unless that was given up."""
+        if takes(token):
+            self.resume(item)
 
     def resume(self, item: Item) -> None:
         """Run the step for `item`, and those after it as far as this thread may."""
         if self.run(item):
             self.flow.proceed(item, at=self.step.executor)
 
-    def _left(self, turn: list[Item], task: cf.Future[Any]) -> None:
+    def _left(self, token: list[None], task: cf.Future[Any]) -> None:
         """Let the item of a task fail that was never run: its executor was shut down, or has broken."""
         try:
-            if task.cancelled() or task.exception() is not None:
-                with suppress(IndexError):  # it runs, or has run
-                    self.refuse(turn.pop(), outcome_of(task))
+            if is_undone(task, token):
+                for item in self.flow.running.items_of(task):
+                    self.refuse(item, outcome_of(task))
         finally:
             self.flow.leave(task)
 
