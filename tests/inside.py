@@ -17,6 +17,7 @@ __all__ = [
     "STARTING_FILES",
     "STREAM_FILES",
     "has_dependents",
+    "has_idle_process",
     "idle_workers",
     "is_awaited",
     "is_end_of_chain_clean",
@@ -102,6 +103,11 @@ def is_end_of_chain_clean(future):
 def idle_workers(pool):
     """How many threads of a thread pool wait for work."""
     return len(pool._scheduler.idle)
+
+
+def has_idle_process(pool):
+    """Whether a worker of a process pool waits for whoever has something to do."""
+    return bool(pool._scheduler.machine._watcher.roster.idle)
 
 
 def left_in_this_thread():

@@ -400,6 +400,31 @@ MUTANTS = (
         (),
         ("test_nested_waits.py",),
     ),
+    # -- what a worker elsewhere gets, against its cancellation
+    Mutant(
+        "executors/processes/jobs.py",
+        "        self._owns = begin(self._stage)  # decides, against a cancellation",
+        "        self._owns = not self._stage.done() and begin(self._stage) in (True, False)",
+        "the ticket decides: what was said to be cancelled runs in a worker process",
+        (),
+        ("test_schedules.py::test_what_is_cancelled_has_not_run_and_does_not",),
+    ),
+    Mutant(
+        "executors/processes/jobs.py",
+        "            give_back(self._stage)\n",
+        "            pass\n",
+        "what comes back from a worker, not begun, can be sent to another one, or cancelled",
+        (),
+        ("test_process_pool.py::test_killed_while_idle",),
+    ),
+    Mutant(
+        "executors/parcel.py",
+        "        if not begin(stage):  # it was cancelled by who had looked before there was anything to be stopped",
+        "        if not begin(stage) and stage.done():",
+        "a cancellation that found nothing to be stopped decides, too",
+        (),
+        ("test_schedules.py::test_what_is_cancelled_has_not_run_and_does_not",),
+    ),
     # -- attaching, and in place
     Mutant(
         "core/attaching.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -25,6 +26,18 @@ def fail_on_threes(value):
 
 def stop(value):
     raise StopIteration(value)
+
+
+def handled_here(value):
+    """What is being handled where this runs."""
+    return repr(sys.exc_info()[1])
+
+
+def outlast_the_signal(path):
+    """Write down which process this is, and pay no attention to SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(60)
 
 
 def with_pid(value):

@@ -248,14 +248,55 @@ FIRST_USES = {
             with pool:
                 assert list(Pipeline().then(abs, on=pool).map([-1, -2, -3])) == [1, 2, 3]
         """,
+    "stream of steps in place": """
+        pool = warm()
+        async def step(value):
+            return abs(value)
+        def use():
+            list(Pipeline().then(abs, on=INLINE).then(step, on=INLINE).map([-1, -2]))
+        check = pool.shutdown
+        """,
+    "process": """
+        pool = warm_process()
+        def use():
+            pool.submit(sum, LONG).result()
+        def check():
+            assert [task.result() for task in [pool.submit(abs, -number) for number in range(5)]] == [*range(5)]
+            pool.shutdown()
+        """,
+    "stream over a process": """
+        pool = warm_process()
+        def use():
+            list(Pipeline().then(sum, on=pool).map([LONG]))
+        def check():
+            with pool:
+                assert list(Pipeline().then(abs, on=pool, batch=1).map(range(5))) == [*range(5)]
+        """,
+    "view of a process": """
+        pool = warm_process()
+        view = limit(pool, concurrency=1)
+        def use():
+            view.submit(sum, LONG).result()
+        def check():
+            with pool, view:
+                assert list(Pipeline().then(abs, on=view, batch=1).map(range(5))) == [*range(5)]
+        """,
+    "stage on a process": """
+        pool = warm_process()
+        def use():
+            succeed(LONG).then(sum, on=pool).result()
+        def check():
+            with pool:
+                assert [succeed(number).then(abs, on=pool).result() for number in range(5)] == [*range(5)]
+        """,
 }
-"""What starts or wakes a thread, and what must work after that was interrupted."""
+"""What starts or wakes a thread, or gives work to a process, and what must work after that was interrupted."""
 IN_CHILDREN = """
 import os, signal, sys, textwrap, threading
 from futurechain import *
 from futurechain.core import callback_threads
 import futurechain.pipeline.pipeline, futurechain.flow.coroutines, futurechain.executors.limit
-from inside import idle_workers
+from inside import has_idle_process, idle_workers
 from interrupts import LIBRARY, ByPlace
 
 def warm():
@@ -264,6 +305,15 @@ def warm():
         pool.submit(both.wait)
     both.wait()
     while idle_workers(pool) < 2:
+        pass
+    return pool
+
+LONG = range(100_000)  # to be summed up: it takes longer than to look for what was sent
+
+def warm_process():
+    pool = ProcessPoolExecutor(1)
+    pool.submit(abs, -1).result()
+    while not has_idle_process(pool):
         pass
     return pool
 
@@ -296,11 +346,11 @@ print("ended", number > 10, code)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each interrupt is tried in a forked child")
 @pytest.mark.parametrize("use", FIRST_USES.values(), ids=FIRST_USES)
-@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_ctrl_c_where_threads_begin_or_wake(use, stride):
-    """Wherever it comes, what needs the thread works afterwards, and a shutdown ends."""
+    """Wherever it comes, what needs the thread or the process works afterwards, and a shutdown ends."""
     program = IN_CHILDREN.replace("{use!r}", repr(use)).replace("STRIDE", str(stride))
-    guard.check(program, prints="ended True 3", seconds=100)
+    guard.check(program, prints="ended True 3", seconds=100 if stride > 1 else 400)
 
 
 def test_ctrl_c_while_other_threads_use_the_same_futures():

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import pytest
 
+import guard
 import process_work as work
-from futurechain import INLINE, ProcessPoolExecutor, gather
+from futurechain import INLINE, ProcessPoolExecutor, gather, limit, succeed
 from futurechain.errors import StagePicklingError, WorkerDiedError
 
 METHODS = ("fork", "spawn", "forkserver")
@@ -623,3 +624,58 @@ def test_an_interrupt_while_a_worker_is_started_costs_no_worker(when):
         with pytest.raises(KeyboardInterrupt):
             pool.submit(abs, -1)
         assert pool.submit(abs, -2).result(60) == 2
+
+
+# -- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+class Interrupting:
+    """Is hit by Ctrl-C when it is pickled."""
+
+    def __reduce__(self):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", ["submit", "a view's submit", "stage"])
+def test_ctrl_c_while_something_is_submitted_is_raised(kind):
+    """Whatever becomes of what was to be submitted, and the pool goes on."""
+    with ProcessPoolExecutor(1) as pool, limit(pool, concurrency=1) as view:
+        act = {
+            "submit": lambda: pool.submit(abs, Interrupting()),
+            "a view's submit": lambda: view.submit(abs, Interrupting()),
+            "stage": lambda: succeed(Interrupting()).then(abs, on=pool),
+        }[kind]
+        with pytest.raises(KeyboardInterrupt):
+            act()
+        assert [view.submit(abs, -1).result(20), pool.submit(abs, -2).result(20)] == [1, 2]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_workers_that_are_forked_in_an_event_loop_have_left_it(loop):
+    """Its handlers of signals are none of theirs: Ctrl-C does not end an idle worker, SIGTERM does; it hears none."""
+    program = """
+        import asyncio, os, signal, sys, time, trio
+        from futurechain import ProcessPoolExecutor
+
+        heard = []
+
+        async def main():
+            if {loop!r} == "asyncio":
+                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, heard.append, "SIGTERM")
+            with ProcessPoolExecutor(1, heal=True) as pool:
+                pid = await pool.submit(os.getpid)
+                for _ in range(3):
+                    os.kill(pid, signal.SIGINT)
+                    time.sleep(0.05)
+                    assert await pool.submit(os.getpid) == pid
+                began = time.monotonic()
+                os.kill(pid, signal.SIGTERM)
+                while os.path.exists(f"/proc/{{pid}}"):
+                    assert time.monotonic() < began + 20
+                    time.sleep(0.01)
+                assert await pool.submit(os.getpid) != pid
+            print("heard", heard)
+
+        {loop}.run(main() if {loop!r} == "asyncio" else main)
+    """
+    guard.check(textwrap.dedent(program).format(loop=loop), prints="heard []")

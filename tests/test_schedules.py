@@ -13,6 +13,7 @@ from functools import partial
 import pytest
 
 from futurechain import (
+    INLINE,
     Future,
     Pipeline,
     ProcessPoolExecutor,
@@ -22,6 +23,7 @@ from futurechain import (
     wrap_executor,
 )
 from futurechain.errors import InvalidStateError
+from futurechain.pipeline.bodies import Body
 from guard import IS_THOROUGH, share
 from tests import inside
 from tests.schedules import Case, Runner, sample
@@ -176,6 +178,62 @@ def test_nothing_is_left_in_a_stage_that_is_cancelled_while_it_is_sent(make):
                 return
 
 
+WORKERS = {
+    "threads": lambda: ThreadPoolExecutor(1),
+    "processes": lambda: ProcessPoolExecutor(1),
+    "view of processes": lambda: limit(ProcessPoolExecutor(1), concurrency=1),
+    "wrapped": lambda: wrap_executor(Hasty(1)),
+    "wrapped processes": lambda: wrap_executor(cf.ProcessPoolExecutor(1)),
+}
+
+
+@pytest.mark.parametrize("order", ["cancel first", "start first"])
+@pytest.mark.parametrize("make", WORKERS.values(), ids=WORKERS)
+def test_what_is_cancelled_has_not_run_and_does_not(make, order, tmp_path):
+    """Before whichever bytecode of a cancellation its turn comes, or the other way round: it is for one of the two."""
+    with make() as pool, Stepper(inside.STARTING_FILES | inside.CORE_FILES, threads=2, few=True) as stepper:
+        pool.submit(abs, -1).result()
+        for stop in itertools.count(0, 1 if IS_THOROUGH else 3):
+            root, ran = Future(), tmp_path / str(stop)
+            stage = root.then(ran.write_text, on=pool)
+            cancel, start = stage.cancel, partial(offer, root, "ran")
+            jobs = [cancel, start] if order == "cancel first" else [start, cancel]
+            slots = stepper.run(jobs, [(0, stop), (1, NEVER)])
+            assert [slot.error for slot in slots] == [None, None]
+            until(stage.done)
+            pool.submit(abs, -1).result()  # there is one worker: what came before has run
+            assert stage.cancelled() != ran.exists()
+            assert stage.cancelled() == slots[jobs.index(cancel)].value
+            until(lambda stage=stage: not inside.left_in(stage))
+            if slots[0].steps <= stop:
+                return
+
+
+class ByHand(cf.ThreadPoolExecutor):
+    """Keeps what it is given, to be run by hand."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.future, self.call = cf.Future(), partial(fn, *args, **kwargs)
+        return self.future
+
+
+@pytest.mark.parametrize("end", [lambda future: future.set_exception(OSError("broken")), cf.Future.cancel])
+def test_a_foreign_pool_that_breaks_just_when_a_call_begins(end):
+    """Before whichever bytecode its future fails, or is cancelled: the stage is settled."""
+    with Stepper(inside.STARTING_FILES | inside.CORE_FILES, threads=2, few=True) as stepper:
+        for stop in itertools.count():
+            executor = ByHand(1)
+            pool = wrap_executor(executor)
+            task = pool.submit(abs, -1)
+            slots = stepper.run([executor.call, partial(end, executor.future)], [(0, stop), (1, NEVER)])
+            assert [slot.error for slot in slots] == [None, None]
+            if not executor.future.done():
+                executor.future.set_result(slots[0].value)
+            until(task.done)
+            if slots[0].steps <= stop:
+                return
+
+
 @pytest.mark.parametrize("cancels", [False, True])
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_nothing_runs_after_a_shutdown_has_returned(depth, cancels):
@@ -213,6 +271,25 @@ def test_a_consumer_whose_stream_is_closed_meanwhile():
             assert slots[1].error is None
             if slots[0].steps <= stop:
                 return
+
+
+def test_the_run_of_a_coroutine_is_over_once():
+    """Before whichever bytecode of its end its future is heard of, or the other way round."""
+
+    async def wait(gate):
+        await gate
+
+    with Stepper(inside.STREAM_FILES, threads=2) as stepper:
+        for order in ("end first", "hear first"):
+            for stop in itertools.count():
+                gate, over = Future(), []
+                body = Body(wait(gate), INLINE, [])
+                jobs = [partial(gate.set_result, None), partial(body.when_over, partial(over.append, None))]
+                slots = stepper.run(jobs if order == "end first" else jobs[::-1], [(0, stop), (1, NEVER)])
+                assert [slot.error for slot in slots] == [None, None]
+                assert len(over) == 1
+                if slots[0].steps <= stop:
+                    break
 
 
 # -- the machine ------------------------------------------------------------------------------------------------------

@@ -34,8 +34,9 @@ What lies in the list of a source on behalf of a produced future is no ticket, o
 a group of `gather`); so it may be moved, doubled or dropped.
 
 A ticket goes from *waiting* to *owned* to *produced*, on an executor from *produced* to *owned* to *begun*, and never
-back. So a canceller looks into the own list first, for the one and for the other, and into that of the source then, and
-if it finds the ticket nowhere, the stage is running.
+back; but for one that has gone with a call to a worker process, and comes back, to *produced*, if that has not begun
+(`state.give_back`). So a canceller looks into the own list first, for the one and for the other, and into that of the
+source then, and if it finds the ticket nowhere, the stage is running.
 
 * *Attached, or too late?* Who settles stores the outcome **first** and empties the list **then**. Who attaches puts its
   entry in **first** and looks at the outcome **then**. Both have used the list in between, so one of the two sees the
@@ -55,9 +56,9 @@ if it finds the ticket nowhere, the stage is running.
 Who may touch what
 ------------------
 The core alone reads or changes ``_dependents`` and writes ``_outcome``; others may read ``_outcome``. For them there
-are verbs: `state.new_pending`, `claim`, `attach`, `detach`, `consumers`, `loop.settle`, `cancel.let_go`. What stands in
-a list is a `state.Dependent`; what a future waits for, if it is no future, a `state.Source`. A thread's `ThreadState`
-is touched by that thread alone.
+are verbs: `state.new_pending`, `claim`, `begin`, `give_back`, `attach`, `detach`, `consumers`, `loop.settle`,
+`cancel.let_go`. What stands in a list is a `state.Dependent`; what a future waits for, if it is no future, a
+`state.Source`. A thread's `ThreadState` is touched by that thread alone.
 
 To read, in this order: `state`, `handlers`, `loop`; then each for itself `thread_state`, `scheduler`, `flatten`,
 `cancel`, `attaching` and what pays in its place (`fast`), `stdlib`, `lost`, `unobserved`, `observers`,

@@ -444,6 +444,8 @@ class LimitedExecutor(Mapping):
         except BaseException:  # Ctrl-C, or it is refused: nobody will see this future
             if id(task) in view.pending and claim(task):
                 view.unregister(task)
+            elif task.done():
+                task._observed()  # what it has failed with is raised here
             raise
         return cast("Future[T]", view.show(task))
 

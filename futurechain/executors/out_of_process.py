@@ -19,7 +19,7 @@ from futurechain.core import callback_threads
 from futurechain.core.attaching import new_task
 from futurechain.core.delivery import take_next_stage, wake_waiting
 from futurechain.core.handlers import Finally, label
-from futurechain.core.loop import execute, run_dependents
+from futurechain.core.loop import execute, leave_handlers, run_dependents
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call, Scheduler
 from futurechain.core.state import claim, has_dependents, publish
@@ -113,16 +113,23 @@ class OutOfProcess(PoolScheduler):
             try:
                 self.launch(stage, call, begun=True)
             except BaseException as error:
+                thread = current.thread
+                thread.note_interrupt(error)  # Ctrl-C is the program's, whatever becomes of the stage
                 self.fail(stage, error, call)
+                if thread.interrupt is not None and not thread.depth:
+                    leave_handlers(thread)
 
     def fail(self, stage: Any, error: BaseException, call: Call | None = None) -> None:
         """Fail a stage that could not be launched."""
         fail(stage, error, call)
 
     def deliver(self, stage: Any, outcome: Any) -> None:
-        """Settle `stage` in whatever thread this is, without running user code here."""
-        if not claim(stage):
-            return
+        """Settle `stage`, unless somebody has, in whatever thread this is, without running user code here."""
+        if claim(stage):
+            self.deliver_owned(stage, outcome)
+
+    def deliver_owned(self, stage: Any, outcome: Any) -> None:
+        """Do so with one that the caller owns."""
         if type(outcome) is Failure:
             annotate(outcome.value, stage)
         key = id(stage)

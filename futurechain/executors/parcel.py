@@ -1,4 +1,7 @@
-"""A call on its way to a standard process pool: pickled when its turn comes, and nothing of it before."""
+"""A call on its way to a standard pool: until its turn comes it is ours, to be taken back.
+
+In a process pool its turn comes when it is pickled; nothing of it is before.
+"""
 
 from __future__ import annotations
 
@@ -11,38 +14,111 @@ from typing import Any
 from futurechain.core.handlers import label
 from futurechain.core.observers import watch
 from futurechain.core.scheduler import Call
+from futurechain.core.state import begin, give_back
+from futurechain.executors.pool import fail
 from futurechain.executors.travel import cannot_come_back
 from futurechain.failure import Failure
 
-__all__ = ["Parcel", "Timed", "Withdrawn", "call_there", "time_there"]
+__all__ = ["Parcel", "Timed", "Turn", "Withdrawn", "call_there", "time_there"]
 
 
 class Withdrawn:
     """What comes back for a call that was withdrawn: no outcome, but the class itself."""
 
 
-class Parcel:
-    """A call for a worker; once it is `empty`, it arrives there as one that does nothing.
+BEGUN, STOPPED = "begun", "stopped"
 
-    The standard pool pickles a call when it is about to hand it over, on a thread of its own. So a call can be
-    withdrawn until then without a word to the pool: one store decides.
+
+class Turn:
+    """One call of a stage, until somebody is about to make it, or it is taken back: who says so first decides."""
+
+    __slots__ = ("_call", "_errors", "_fate", "_owned", "_stage")
+
+    def __init__(self, stage: Any, call: Call) -> None:
+        self._stage: Any = stage
+        self._call: Call | None = call
+        self._fate: dict[None, str] = {}
+        self._owned: list[None] = []
+        """Whether the stage belongs to who makes the call: then there is one here for whoever settles it."""
+        self._errors: list[BaseException] = []
+        """Why nobody will hear how the call ends."""
+
+    def has_begun(self) -> bool:
+        """Tell whether somebody is about to make the call, or has made it."""
+        return self._fate.get(None) is BEGUN
+
+    def begin(self) -> Call | None:
+        """Return the call to who is about to make it, and take the stage; None if it is not wanted any more."""
+        if self._fate.setdefault(None, BEGUN) is not BEGUN:  # decides, against `stop`
+            return None
+        stage, call = self._stage, self._call
+        self._stage = self._call = None
+        if not begin(stage):  # it was cancelled by who had looked before there was anything to be stopped
+            return None
+        self._owned.append(None)
+        if self._errors and self.give_back(stage):
+            fail(stage, self._errors[0], call)
+            return None
+        return call
+
+    def stop(self) -> bool:
+        """Take the call back; False if it has begun. Asked again, it says the same."""
+        if self._fate.setdefault(None, STOPPED) is not STOPPED:
+            return False
+        self._stage = self._call = None
+        return True
+
+    def takes(self) -> bool:
+        """Take the stage over from who has made the call; True for one caller, and only if it has begun."""
+        try:
+            self._owned.pop()
+        except IndexError:
+            return False
+        return True
+
+    def give_back(self, stage: Any) -> bool:
+        """Let anybody claim the stage again; False if who has made the call did not own it, or not any more."""
+        if not self.takes():
+            return False
+        give_back(stage)
+        return True
+
+    def has_failed(self, error: BaseException) -> None:
+        """Take note that nobody will hear how the call ends: the caller settles its stage, or whoever begins the call.
+
+        Who begins it owns the stage **first** and looks for errors **then**.
+        """
+        self._errors.append(error)
+
+    def give_up(self, stage: Any, error: BaseException) -> None:
+        """Do so, and let anybody settle `stage`."""
+        self.has_failed(error)
+        self.give_back(stage)
+
+
+class Parcel:
+    """A call for a worker; one that is stopped before its turn arrives there as one that does nothing.
+
+    The standard pool pickles a call when it is about to hand it over, on a thread of its own: that is its turn. So it
+    can be taken back until then without a word to the pool.
     """
 
-    __slots__ = ("call",)
+    __slots__ = ("_call", "_is_on_its_way", "_turn")
 
-    def __init__(self, call: Call) -> None:
-        self.call: Call | None = call
-
-    def empty(self) -> None:
-        """Let nothing of it travel."""
-        self.call = None
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._is_on_its_way = False
+        self._call: Call | None = None
 
     def __call__(self) -> Any:
         """Not here: what arrives in the worker is what `__reduce__` says."""
         raise NotImplementedError  # pragma: no cover
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Delivery, (self.call, watch.on)
+        if not self._is_on_its_way:  # some pools try first whether it can be pickled
+            self._is_on_its_way = True
+            self._call = self._turn.begin()
+        return _Delivery, (self._call, watch.on)
 
 
 class _Delivery:

@@ -30,7 +30,7 @@ from futurechain.core.flatten import resolve
 from futurechain.core.loop import leave_handlers, settle
 from futurechain.core.observers import Elsewhere, watch
 from futurechain.core.scheduler import Call, Scheduler
-from futurechain.core.state import PENDING, claim, is_unclaimed
+from futurechain.core.state import PENDING, claim
 from futurechain.core.stdlib import is_cancelled, outcome_of
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import annotate
@@ -39,7 +39,7 @@ from futurechain.executors import exit as interpreter
 from futurechain.executors import pebble
 from futurechain.executors.mapping import Mapping
 from futurechain.executors.out_of_process import Job, OutOfProcess, unpicklable
-from futurechain.executors.parcel import Parcel, Timed, Withdrawn
+from futurechain.executors.parcel import Parcel, Timed, Turn, Withdrawn
 from futurechain.executors.pool import check_stage_travels, new_name, refusal
 from futurechain.executors.wrapped_future import Foreign, says_broken
 from futurechain.failure import Failure
@@ -54,10 +54,12 @@ T = TypeVar("T")
 class Launched(Foreign):
     """What a stage waits for that a foreign executor runs: its future there."""
 
-    __slots__ = ("stoppers",)
+    __slots__ = ("stoppers", "turn")
 
-    def __init__(self, future: cf.Future[Any]) -> None:
+    def __init__(self, future: cf.Future[Any], turn: Turn | None = None) -> None:
         super().__init__(future)
+        self.turn: Turn | None = turn
+        """The call, where it is ours until its turn comes."""
         self.stoppers: list[None] = []
         """One for each thread that is in `stop`, and will claim the stage if that says True."""
 
@@ -76,55 +78,37 @@ class Launched(Foreign):
             self.stoppers.pop()
         return asked or not self.runs_abroad()  # a look after that: what has been left alone runs no more
 
+    def takes(self, stage: Any, failure: Any = None) -> bool:
+        """Take the right to settle `stage`: that of who has made its call, or anybody's.
 
-class LaunchedParcel(Launched):
-    """The same on a standard process pool, which is never asked to cancel what it holds."""
-
-    __slots__ = ("_parcel",)
-
-    def __init__(self, future: cf.Future[Any], parcel: Parcel) -> None:
-        super().__init__(future)
-        self._parcel = parcel
-
-    def stop(self) -> bool:
-        """Let nothing of it travel, unless it does already."""
-        if self._parcel.call is not None and self.runs_abroad():
+        If somebody is just beginning it, and so neither is to be had, that one fails it with `failure`.
+        """
+        if self.turn is None:
+            return claim(stage)
+        if self.turn.takes() or claim(stage):
+            return True
+        if type(failure) is not Failure:
             return False
-        self._parcel.empty()
-        return True
+        self.turn.has_failed(failure.value)  # first; and then a second look
+        return self.turn.takes() or claim(stage)
 
 
-class LaunchedHere(Launched):
-    """The same on a standard thread pool: with what was cancelled it would not get on, should its initializer fail."""
+class LaunchedTurn(Launched):
+    """The same on a standard pool, which is never asked to cancel what it holds: until its turn the call is ours."""
 
-    __slots__ = ("_calls", "_is_withdrawn")
+    __slots__ = ()
 
-    def __init__(self, calls: list[tuple[Any, Call]]) -> None:
+    def __init__(self, turn: Turn) -> None:
         self.stoppers: list[None] = []
-        self._future: Callable[[], cf.Future[Any] | None] = _not_known_yet
-        self._calls = calls
-        self._is_withdrawn = False
-
-    def know(self, future: cf.Future[Any]) -> None:
-        """Note what stands for the call there, once it is queued."""
-        self._future = weakref.ref(future)
+        self.turn = turn
 
     def runs_abroad(self) -> bool:
         """Tell whether a worker has it; one may have it before its future is known."""
-        if self._future is _not_known_yet and not (self._calls or self._is_withdrawn):
-            return True
-        return super().runs_abroad()
+        return self.turn is not None and self.turn.has_begun()
 
     def stop(self) -> bool:
-        """Take the call back, unless a worker has it, or has made it: who pops it decides."""
-        with suppress(IndexError):
-            self._calls.pop()
-            self._is_withdrawn = True
-        return self._is_withdrawn
-
-
-def _not_known_yet() -> None:
-    """Stand for a future that `submit` has not returned."""
+        """Take the call back, unless a worker has it, or has made it."""
+        return self.turn is not None and self.turn.stop()
 
 
 class WrappedScheduler(OutOfProcess):
@@ -210,24 +194,29 @@ class WrappedScheduler(OutOfProcess):
                 outcome = outcome.outcome
             if outcome is Withdrawn:  # the stage is for who has withdrawn it
                 return
+            if type(outcome) is Failure:
+                outcome = Failure(_own(outcome.value, stage, self))
             if not is_cancelled(outcome):
-                self.receive(stage, Failure(_own(outcome.value, stage, self)) if type(outcome) is Failure else outcome)
-            elif not source.stoppers and claim(stage):
-                self.carry_on(partial(cancel_owned, stage, outcome))
+                if source.takes(stage, outcome):
+                    self.receive(stage, outcome)
+            elif not source.stoppers and source.takes(stage, outcome):  # a pool that is shut down holds a lock here
+                WrappedScheduler.carry_on(self, partial(cancel_owned, stage, outcome))
         finally:
             self.inside.discard(id(stage))
 
-    def lose(self, stage: Any) -> None:
+    def lose(self, stage: Any, source: Launched) -> None:
         """Fail a stage that the executor has forgotten."""
         self.inside.discard(id(stage))
+        if source.turn is not None:
+            source.turn.give_back(stage)
         self.fail(stage, LostFutureError(f"{self.name} has dropped the future of this stage without settling it"))
 
     def receive(self, stage: Any, outcome: Any) -> None:
-        """Take the outcome that the executor has delivered; one that shares our memory may deliver a future."""
-        if not issubclass(type(outcome), cf.Future):
-            self.deliver(stage, outcome)
-        elif claim(stage):
+        """Settle a stage that is ours as the executor says; one that shares our memory may deliver a future."""
+        if issubclass(type(outcome), cf.Future):
             self.carry_on(partial(_settle_here, stage, outcome))
+        else:
+            self.deliver_owned(stage, outcome)
 
     def carry_on(self, action: Callable[[], object]) -> None:
         """Do what is to be done for a stage that has arrived, and may run user code."""
@@ -293,7 +282,7 @@ class _Arrival:
 
     def __del__(self) -> None:
         if getattr(self, "_stage", None) is not None:  # a Ctrl-C may have come before there was one
-            unobserved.rescue(partial(self._scheduler.lose, self._stage))
+            unobserved.rescue(partial(self._scheduler.lose, self._stage, self._source))
 
 
 class ThreadsScheduler(WrappedScheduler):
@@ -306,18 +295,18 @@ class ThreadsScheduler(WrappedScheduler):
         return True
 
     def send(self, foreign: Any, stage: Any, call: Call, *, begun: bool) -> tuple[cf.Future[Any], Launched]:
-        calls = [(stage, call)]
-        stage._source = here = LaunchedHere(calls)  # first: a worker may have the call before `submit` returns
-        future = _submitted(foreign, (_run_within, (self, stage._context, calls), {}), begun=begun)
-        if type(future) is not cf.Future:
-            return future, Launched(future)
-        here.know(future)
-        return future, here
+        turn = Turn(stage, call)
+        stage._source = here = LaunchedTurn(turn)  # first: a worker may have the call before `submit` returns
+        try:
+            future = _submitted(foreign, (_run_within, (self, stage._context, turn), {}), begun=begun)
+        except BaseException as error:  # a Ctrl-C may have come when it was queued already
+            turn.give_up(stage, error)
+            raise
+        return future, here if type(future) is cf.Future else Launched(future, turn)
 
     def receive(self, stage: Any, outcome: Any) -> None:
-        if claim(stage):
-            go_on = super().carry_on if says_broken(outcome) else self.carry_on
-            go_on(partial(_settle_here, stage, outcome))
+        go_on = super().carry_on if says_broken(outcome) else self.carry_on
+        go_on(partial(_settle_here, stage, outcome))
 
     def carry_on(self, action: Callable[[], object]) -> None:
         Job(self, action)()
@@ -338,9 +327,13 @@ class ProcessScheduler(WrappedScheduler):
     def send(self, foreign: Any, stage: Any, call: Call, *, begun: bool) -> tuple[cf.Future[Any], Launched]:
         if foreign._broken:
             raise standard.BrokenProcessPool(foreign._broken)
-        parcel = Parcel(call)
-        future = standard.ProcessPoolExecutor.submit(foreign, parcel)
-        return future, LaunchedParcel(future, parcel)
+        turn = Turn(stage, call)
+        try:
+            future = standard.ProcessPoolExecutor.submit(foreign, Parcel(turn))
+        except BaseException as error:  # as above
+            turn.give_up(stage, error)
+            raise
+        return future, LaunchedTurn(turn)
 
 
 def _submitted(foreign: Any, call: Call, *, begun: bool) -> cf.Future[Any]:
@@ -360,18 +353,16 @@ def _settle_here(stage: Any, outcome: Any) -> None:
     settle(stage, outcome)
 
 
-def _run_within(scheduler: Scheduler, context: Context, calls: list[tuple[Any, Call]]) -> Any:
-    """Make the call, if it is still there, in a worker of a foreign thread pool: what it submits is inside work.
+def _run_within(scheduler: Scheduler, context: Context, turn: Turn) -> Any:
+    """Make the call, if it is still wanted, in a worker of a foreign thread pool: what it submits is inside work.
 
     Like any handler it puts things off. They are done here, since nobody knows in which thread the outcome arrives.
     """
-    try:
-        stage, (fn, args, kwargs) = calls.pop()
-    except IndexError:
+    call = turn.begin()
+    if call is None:
         return Withdrawn
-    if not is_unclaimed(stage):  # a look after that: it was cancelled before it had anything to be stopped
-        return Withdrawn
-    del stage
+    fn, args, kwargs = call
+    del call
     run = current.thread
     depth, run.depth = run.depth, run.depth + 1
     run.within, before = scheduler, run.within

@@ -266,7 +266,8 @@ class _Runner(Handler):
                 yielded, ended = self._step(driver, outcome)
                 outcome = PENDING if ended else self._await(driver, yielded)
                 if outcome is PENDING and not ended:
-                    driver.steps.close()
+                    with suppress(Exception):  # whoever cancels it has nothing to do with what it raises
+                        driver.steps.close()
                     return
         finally:
             self.awaited = None

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from futurechain.core.cancel import let_go
 from futurechain.core.state import attach
 from futurechain.flow.driver import is_driving
 
-__all__ = ["suspend"]
+__all__ = ["shielded", "suspend"]
 
 Driver = Callable[[Any], Generator[Any, Any, Any]]
 
@@ -39,6 +39,14 @@ def suspend(future: Any) -> Generator[Any, Any, Any]:
             )
     finally:
         del future  # no cycle: a traceback may keep this frame
+
+
+def shielded() -> AbstractContextManager[object]:
+    """Return a context in which a task that was cancelled can still wait: under trio it is cancelled at each wait."""
+    trio: Any = sys.modules.get("trio")
+    if not is_driving() and _foreign_driver() is _wait_in_trio:
+        return trio.CancelScope(shield=True)  # type: ignore[no-any-return]
+    return nullcontext()
 
 
 def _foreign_driver() -> Driver | None:

@@ -6,15 +6,18 @@ import sys
 import threading
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from futurechain.core.delivery import is_followed
 from futurechain.core.handlers import label
 from futurechain.core.observers import Elsewhere, watch
 from futurechain.core.scheduler import Call
+from futurechain.core.state import begin, give_back
 from futurechain.core.thread_state import current
 from futurechain.executors.out_of_process import OutOfProcess
 from futurechain.executors.processes.machine import Machine
+from futurechain.executors.processes.process import Phase
 from futurechain.executors.processes.trips import Item, Report
 from futurechain.failure import Failure
 
@@ -24,7 +27,7 @@ __all__ = ["ProcessScheduler", "StageJob"]
 class StageJob:
     """A task or stage, as the machine sees it; to the stage, what it waits for."""
 
-    __slots__ = ("_call", "_named", "_scheduler", "_stage", "begun", "is_running", "item")
+    __slots__ = ("_call", "_named", "_owns", "_scheduler", "_stage", "_told", "begun", "is_running", "item")
 
     def __init__(self, scheduler: ProcessScheduler, stage: Any, call: Call, *, begun: bool) -> None:
         self._scheduler = scheduler
@@ -34,6 +37,10 @@ class StageJob:
         fn = call[0]
         self._named: Any = fn if type(fn) is types.FunctionType else label(fn)
         self.is_running: bool = False
+        self._owns: bool = False
+        """Whether the stage is this job's to settle: a worker has it."""
+        self._told: list[Callable[[], object]] = []
+        """Who wants to know when no worker has it any more."""
         self.item: Item | None = None
         """What stands for it in the machine, once it is there."""
 
@@ -50,13 +57,23 @@ class StageJob:
         return self._call
 
     def claim(self) -> bool:
-        """Say whether it is still wanted."""
-        self.is_running = True
-        return not self._stage.done()
+        """Say whether it is still wanted: then nobody can cancel it any more, unless its worker is to be stopped."""
+        if self._scheduler.stop_cancelled:
+            self.is_running = True
+            if not self._stage.done():
+                return True
+            self._has_stopped()
+            return False
+        self._owns = begin(self._stage)  # decides, against a cancellation
+        self.is_running = self._owns
+        return self._owns
 
     def unclaim(self) -> None:
         """It is queued again."""
-        self.is_running = False
+        if self._owns:
+            self._owns = False
+            give_back(self._stage)
+        self._has_stopped()
 
     def is_awaited(self) -> bool:
         """Tell whether the chain goes on."""
@@ -75,7 +92,23 @@ class StageJob:
             times = report.times
             watch.ran(self._stage, Elsewhere(report.worker, times.began, times.ended, report.packing, report.sent))
         self._call = None
-        self._scheduler.deliver(self._stage, outcome)
+        owns, self._owns = self._owns, False
+        try:
+            (self._scheduler.deliver_owned if owns else self._scheduler.deliver)(self._stage, outcome)
+        finally:
+            self._has_stopped()
+
+    def _has_stopped(self) -> None:
+        self.is_running = False
+        while self._told:
+            with suppress(IndexError):
+                self._told.pop()()
+
+    def when_stopped(self, act: Callable[[], object]) -> None:
+        """Have `act` called when no worker has it any more: a worker that is to be stopped takes its time."""
+        self._told.append(act)
+        if not self.is_running:
+            self._has_stopped()
 
     # -- to the stage -------------------------------------------------------------------------------------------------
 
@@ -86,6 +119,11 @@ class StageJob:
     def runs_abroad(self) -> bool:
         """Tell whether a worker has it."""
         return self.is_running
+
+    def has_begun(self) -> bool:
+        """Tell whether a worker that is ready has it."""
+        worker = None if self.item is None else self.item.trip.worker
+        return self.is_running and worker is not None and worker.phase is not Phase.STARTING
 
     def stop(self) -> bool:
         """Say whether it can be cancelled: unless a worker has it, and that is not to be stopped."""

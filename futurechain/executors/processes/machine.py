@@ -29,7 +29,7 @@ from futurechain.executors.processes.staff import Staff
 from futurechain.executors.processes.trips import Item, Job, Trip
 from futurechain.executors.processes.turnover import Options
 from futurechain.executors.processes.watcher import Inbox, Watcher
-from futurechain.executors.processes.wire import Bell
+from futurechain.executors.processes.wire import Bell, Piece
 from futurechain.executors.processes.worker import Start
 from futurechain.interrupts import put_off
 
@@ -156,37 +156,43 @@ class Machine:
     def _handed_over(self, trip: Trip) -> bool:
         """Give `trip` to an idle worker, if nothing else waits for one: that saves a way over the watching thread.
 
-        A short message is sent when the worker has been given back: the answer may be there before this thread goes on,
-        and the watching thread could do nothing but look for it again and again.
+        The message is sent when the worker has been given back: the answer may be there before this thread goes on,
+        and the watching thread could do nothing but look for it again and again. One of several pieces is for that
+        thread, where no Ctrl-C comes between what is written and the knowledge of it.
         """
         watcher = self._watcher
         idle, returned = self._lists
         if not idle or self._inbox or watcher.backlog or not trip.is_packed():
             return False
         taken: list[WorkerProcess] = []
-        complete, early = None, False
+        written: list[int] = []
+        message: list[Piece] = []
+        early = False
         try:
             # In one step of the interpreter: an interrupt must not come between taking it and knowing that.
             taken.extend(islice(iter(idle.pop, None), 1))
             worker = taken[0]
-            if trip.claim(self._packer):
-                trip.worker, worker.trip, trip.sent = worker, trip, perf_counter()
+            trip.worker, worker.trip = worker, trip  # first: whatever comes between, the worker is given back with it
+            if not trip.claim(self._packer):
+                trip.worker = worker.trip = None
+            else:
+                trip.sent = perf_counter()
                 message = worker.message_of(trip, self._packer)
-                if len(message) == 1:  # nothing of the worker is touched after the system call that sends it
+                if len(message) == 1:
                     returned.append((worker, True))
                     early = True
-                complete = worker.write(message)
+                    worker.write_at_once(message[0], written)  # and nothing of the worker is touched after it
         except IndexError:  # somebody else was faster
             return False
         except OSError:  # it has ended, and the trip will be given to another one
             pass
         finally:
-            if early and not complete:
-                self._tell(watcher.take_back_from, (taken[0], trip, complete))
+            if early and sum(written) < len(message[0]):
+                left = memoryview(message[0]).cast("B")[written[0] :] if written else None
+                self._tell(watcher.take_back_from, (taken[0], trip, left))
             elif taken and not early:
-                returned.append((taken[0], complete))
-                if not complete:
-                    self._bell.ring()
+                returned.append((taken[0], None))
+                self._bell.ring()
         return True
 
     def check(self) -> None:

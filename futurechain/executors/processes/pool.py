@@ -103,10 +103,11 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         self._max_workers = limit
         self._mp_context = mp_context
         self._cancel_on_error = cancel_on_error
+        start = Start(initializer, initargs, share, _TIMED if stop_cancelled else ())
         options = partial(Options, max_tasks=max_tasks_per_child, heal=heal, elsewhere=callback_threads.post)
         self._scheduler = ProcessScheduler(
             new_name(type(self).__name__),
-            lambda name: Machine(options(name), mp_context, limit, Start(initializer, initargs, share)),
+            lambda name: Machine(options(name), mp_context, limit, start),
             stop_cancelled=stop_cancelled,
         )
         weakref.finalize(self, self._scheduler.close).atexit = False
@@ -189,6 +190,10 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         @property
         def _call_queue(self) -> Any:
             return _NoQueue()
+
+
+_TIMED = ("futurechain.pipeline.trips",)
+"""What a pipeline's steps need in a worker: where they have a timeout that ends it, the import must not count."""
 
 
 class _NoQueue:

@@ -117,6 +117,18 @@ class WorkerProcess:
             self.gone = True
             raise
 
+    def write_at_once(self, piece: Piece, written: list[int]) -> None:
+        """Do so with the only piece of a message; how much of it fitted is added to `written`, whatever comes after.
+
+        Raises:
+            OSError: if it has ended.
+        """
+        try:
+            self.writer.send_at_once(piece, written)
+        except OSError:
+            self.gone = True
+            raise
+
     def send_trip(self, trip: Trip, packer: Packer) -> bool:
         """Send it `trip`, as far as that fits; True if all of it did.
 

@@ -30,7 +30,7 @@ from futurechain.executors.processes.staff import Staff
 from futurechain.executors.processes.sweeping import Sweeper
 from futurechain.executors.processes.trips import Item, Report, Trip
 from futurechain.executors.processes.turnover import Options, Turnover
-from futurechain.executors.processes.wire import Bell, Frame
+from futurechain.executors.processes.wire import Bell, Frame, Piece
 
 __all__ = ["Inbox", "Watcher"]
 
@@ -233,9 +233,11 @@ class Watcher:
     def _unsent(self, worker: WorkerProcess) -> None:
         """It has ended before it had anything."""
         trip, worker.trip = worker.trip, None
-        if trip is not None:
-            trip.worker = None
-            trip.disown()
+        if trip is None:
+            return
+        trip.worker = None
+        trip.disown()
+        if trip.items:
             self.backlog.push_front([trip.split_off(trip.items)])
 
     def _take_back(self) -> None:
@@ -249,14 +251,15 @@ class Watcher:
                 continue
             self._lend_again(worker)
 
-    def take_back_from(self, sent: tuple[WorkerProcess, Trip, bool | None]) -> None:
-        """Hear that not all of a message was sent, or nothing, to a worker that was given back before."""
-        worker, trip, complete = sent
-        if worker.trip is not trip:  # it has ended meanwhile, or has had all of it
+    def take_back_from(self, sent: tuple[WorkerProcess, Trip, Piece | None]) -> None:
+        """Hear what is left of a message, or that nothing was sent, to a worker that was given back before."""
+        worker, trip, left = sent
+        if worker.trip is not trip:  # it has ended meanwhile
             return
-        if complete is None:
+        if left is None:
             self._lend_again(worker)
         else:
+            worker.writer.go_on_with(left)
             self.roster.wants_to_write(worker, wants=True)
 
     def _lend_again(self, worker: WorkerProcess) -> None:

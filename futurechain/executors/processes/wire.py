@@ -11,6 +11,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 __all__ = ["JOINED", "Bell", "Frame", "Piece", "Reader", "Writer", "frame", "open_body", "short_frame"]
@@ -182,6 +183,21 @@ class Writer:
             return False
         self._left += [memoryview(piece).cast("B") for piece in pieces if len(piece)]
         return self.flush()
+
+    def send_at_once(self, piece: Piece, written: list[int]) -> None:
+        """Write what fits of a message of one piece, before which nothing waits; add to `written` how much that was.
+
+        System call and note are one step of the interpreter: a Ctrl-C finds both done, or none.
+
+        Raises:
+            OSError: if the other end is closed.
+        """
+        with suppress(BlockingIOError):
+            written.extend(map(os.write, (self._fd,), (piece,)))
+
+    def go_on_with(self, rest: Piece) -> None:
+        """Take note that so much of a message is still to be written."""
+        self._left.append(memoryview(rest).cast("B"))
 
     def flush(self) -> bool:
         """Write what fits; True if nothing is left.

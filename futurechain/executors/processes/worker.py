@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from multiprocessing.connection import wait
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -46,6 +47,8 @@ class Start(NamedTuple):
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
     share: int | None
+    modules: tuple[str, ...] = ()
+    """What it imports before it is ready, so that no call has to wait for that."""
 
 
 def main(connection: Any, start: Start, unblock: bool) -> None:
@@ -100,12 +103,22 @@ class _Worker:
         self._last: list[_Outcome] = []
         """What was sent last: the parent may not be able to open its blocks."""
         self._interruptible = False
+        self._handler: Callable[..., object] = signal.default_int_handler
         self._progress: Progress | None = None
         """How many calls were begun: it tells the parent which one has killed this process, if one does."""
 
     def expect_interrupts(self, *, unblock: bool) -> None:
-        """Let Ctrl-C interrupt calls, and nothing else."""
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        """Let Ctrl-C interrupt calls, and nothing else.
+
+        A handler that was inherited does that; but none of an event loop, which has stayed behind, and hears of no
+        signals of this process. Nor does such a one keep SIGTERM from ending it.
+        """
+        signal.set_wakeup_fd(-1)
+        if _belongs_to_a_loop(signal.getsignal(signal.SIGTERM)):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        inherited = signal.getsignal(signal.SIGINT)
+        if callable(inherited):
+            self._handler = signal.default_int_handler if _belongs_to_a_loop(inherited) else inherited
             signal.signal(signal.SIGINT, self._interrupt)
         if unblock:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -113,6 +126,8 @@ class _Worker:
     def get_ready(self, start: Start) -> bool:
         """Call the initializer; tell the parent how that went."""
         try:
+            for name in start.modules:
+                import_module(name)
             if start.initializer is not None:
                 start.initializer(*start.initargs)
         except BaseException as error:
@@ -129,9 +144,9 @@ class _Worker:
             return False
         return True
 
-    def _interrupt(self, *_: object) -> None:
+    def _interrupt(self, *what: Any) -> None:
         if self._interruptible:
-            raise KeyboardInterrupt
+            self._handler(*what)
 
     def serve(self) -> None:
         """Do what the parent wants, until that is nothing more."""
@@ -263,6 +278,11 @@ class _Worker:
     def _write(self, pieces: list[Piece]) -> None:
         if not self._writer.send(pieces):
             self._writer.flush()  # a signal may have cut it short
+
+
+def _belongs_to_a_loop(handler: Any) -> bool:
+    module = getattr(getattr(handler, "func", handler), "__module__", None) or ""
+    return module.partition(".")[0] in {"asyncio", "trio", "uvloop"}
 
 
 def _leave_forked() -> None:
