@@ -19,12 +19,23 @@ from pathlib import Path
 
 import pytest
 import tenacity
+import trio
 
 import futurechain
 import guard
 from futurechain import INLINE, Pipeline
 from futurechain.testing import ManualClock
-from steps import crowd, fail_on_threes, increment, meet, stop, times_ten
+from guard import share
+from steps import (
+    crowd,
+    fail_on_threes,
+    handled_here,
+    increment,
+    meet,
+    outlast_the_signal,
+    stop,
+    times_ten,
+)
 
 KINDS = ("inline", "threads", "processes", "mixed", "wrapped", "limited")
 
@@ -423,6 +434,42 @@ def test_a_failure_without_order(recipe):
         list(picky(recipe).map(itertools.count(), ordered=False))
 
 
+class Sloppy(cf.ThreadPoolExecutor):
+    """An executor that does not claim its futures: one can be cancelled while its call runs, which goes on."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = self.last = cf.Future()
+
+        def run():
+            value = fn(*args, **kwargs)
+            with contextlib.suppress(cf.InvalidStateError):
+                future.set_result(value)
+
+        threading.Thread(target=run, daemon=True).start()
+        return future
+
+
+@pytest.mark.parametrize("kind", ["runners", "slots"])
+def test_a_task_that_runs_although_it_was_cancelled(kind):
+    """Its item is done by it and by nobody else, and what it holds, a worker or a slot, is given back once."""
+    sloppy, inside, most, done = Sloppy(1 if kind == "runners" else 4), [], [], []
+    on = sloppy if kind == "runners" else futurechain.limit(sloppy, concurrency=4)
+
+    def work(value):
+        inside.append(value)
+        most.append(len(inside))
+        done.append(value)
+        if value % 3 == 0:
+            sloppy.last.cancel()
+        time.sleep(0.001)  # so that one too many would meet this one
+        inside.remove(value)
+        return value
+
+    stream = Pipeline().then(work, on=on, concurrency=None if kind == "runners" else 1).map(range(60), window=20)
+    assert list(stream) == sorted(done) == [*range(60)]
+    assert max(most) == 1
+
+
 def test_what_nobody_wants_is_cancelled():
     """When an item fails, those after it are cancelled at once, those before it go on."""
     gate, full, ran = threading.Event(), threading.Event(), []
@@ -672,6 +719,244 @@ def test_closing_in_another_thread(pool):
     with pytest.raises(RuntimeError, match="closed"):
         next(stream)
     closer.join()
+
+
+@pytest.mark.parametrize("reading", ["sync", "async"])
+def test_a_closed_stream_reads_no_more(pool, reading):
+    """Closing while the input is read ends the reading after the item that is being read; the rest stays unread."""
+    read = []
+
+    def numbers():
+        for number in range(100):
+            read.append(number)
+            if number == 3:
+                closer = threading.Thread(target=stream.close)
+                closer.start()
+                closer.join(20)
+                assert not closer.is_alive()
+            yield number
+
+    async def numbers_later():
+        for number in numbers():
+            yield number
+
+    async def consume():
+        return await anext(stream)
+
+    stream = Pipeline().then(increment, on=pool).map(numbers() if reading == "sync" else numbers_later(), window=1000)
+    with pytest.raises(RuntimeError, match="closed"):
+        next(stream) if reading == "sync" else asyncio.run(consume())
+    assert read == [0, 1, 2, 3]
+
+
+def closing_waits_for(stream, begun, goes_on, ended):
+    """Consume `stream` in one thread, close it in another one meanwhile; see that this waits until `ended`."""
+    consumer = threading.Thread(target=_drain, args=(stream,), daemon=True)
+    consumer.start()
+    assert begun.wait(20)
+    found = []
+    closer = threading.Thread(target=lambda: (stream.close(), found.append(ended())), daemon=True)
+    closer.start()
+    wait_until(lambda: "closed" in repr(stream))
+    closer.join(0.05)
+    assert closer.is_alive()
+    goes_on.set()
+    closer.join(20)
+    consumer.join(20)
+    assert found == [True]
+
+
+@pytest.mark.parametrize("kind", ["INLINE", "thread", "slots", "async def", "async def, later", "after a wait"])
+def test_closing_in_another_thread_waits_for_every_kind_of_step(pool, kind):
+    """Also for one in the consumer's own thread, and for a coroutine that is just in a thread of its pool."""
+    begun, goes_on, active = threading.Event(), threading.Event(), []
+
+    def work(value):
+        active.append(value)
+        begun.set()
+        goes_on.wait(20)
+        active.remove(value)
+        return value
+
+    async def coroutine(value):
+        return work(value)
+
+    async def later(value):
+        await pool.submit(int)
+        return work(value)
+
+    async def tidy(value):
+        try:
+            work(value)
+        finally:
+            active.append("tidy")
+            try:
+                await pool.submit(int)
+            finally:
+                active.remove("tidy")
+
+    step = {"async def": coroutine, "async def, later": later, "after a wait": tidy}.get(kind, work)
+    on = {"INLINE": INLINE, "slots": futurechain.limit(pool, concurrency=1)}.get(kind, pool)
+    stream = Pipeline().then(step, on=on, concurrency=1).map([1, 2, 3])
+    closing_waits_for(stream, begun, goes_on, lambda: not active)
+
+
+class Hesitant(cf.Executor):
+    """Takes its time to submit."""
+
+    def __init__(self):
+        self.begun, self.goes_on, self.submitted = threading.Event(), threading.Event(), False
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.begun.set()
+        assert self.goes_on.wait(20)
+        self.submitted = True
+        return cf.Future()
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        pass
+
+
+def test_closing_waits_for_what_is_just_being_submitted():
+    """What the consumer's thread has begun to submit is not found out after ``close`` has returned."""
+    executor = Hesitant()
+    stream = Pipeline().then(increment, on=executor).map([1, 2, 3])
+    closing_waits_for(stream, executor.begun, executor.goes_on, lambda: executor.submitted)
+
+
+def test_closing_waits_for_workers_that_are_stopped(tmp_path):
+    """Where a step that runs can be stopped, ``close`` returns when its worker has ended."""
+    path = tmp_path / "pid"
+    with futurechain.ProcessPoolExecutor(1, stop_cancelled=True, heal=True) as processes:
+        stream = Pipeline().then(outlast_the_signal, on=processes).map([str(path)])
+        consumer = threading.Thread(target=_drain, args=(stream,), daemon=True)
+        consumer.start()
+        wait_until(lambda: path.exists() and path.read_text())
+        stream.close()
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
+        consumer.join(20)
+
+
+def test_a_coroutine_holds_its_slot_until_it_ends(pool):
+    """Also when its step has timed out: what bounds the step is what really runs."""
+    active, most = [], []
+
+    async def work(value):
+        active.append(value)
+        most.append(len(active))
+        time.sleep(0.05)  # noqa: ASYNC251  # it is to be in the thread
+        active.remove(value)
+
+    pipeline = Pipeline().then(work, on=pool, concurrency=1, timeout=0.01)
+    results = list(pipeline.map(range(4), return_exceptions=True))
+    assert [type(one) for one in results] == [TimeoutError] * 4
+    assert max(most) == 1
+
+
+@pytest.mark.parametrize("on", ["INLINE", "threads"])
+def test_closing_while_clean_ups_wait(pool, on):
+    """A coroutine whose clean-up waits, more than once, for what never comes is left to itself; the others, too."""
+
+    class Block:
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *what):
+            await futurechain.Future()
+
+    async def step(value):
+        async with Block(), Block():
+            begun.append(value)
+            await futurechain.Future()
+
+    begun = []
+    stream = Pipeline().then(step, on=INLINE if on == "INLINE" else pool).map([1, 2], window=2)
+    consumer = threading.Thread(target=_drain, args=(stream,), daemon=True)
+    consumer.start()
+    wait_until(lambda: len(begun) == 2)
+    closer = threading.Thread(target=stream.close, daemon=True)
+    closer.start()
+    for thread in closer, consumer:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_coroutine_that_never_begins_gives_its_slot_back():
+    """One whose pool cancels what it has before its first step: it has not begun, and closing does not wait for it."""
+    gate, begun = threading.Event(), []
+
+    async def step(value):
+        begun.append(value)
+
+    def hold(value):
+        gate.wait(20)
+        return value
+
+    with futurechain.ThreadPoolExecutor(1) as one:
+        stream = Pipeline().then(step, on=one, concurrency=1).map([1, 2])
+        one.submit(hold, 1)
+        consumer = threading.Thread(target=_drain, args=(stream,), daemon=True)
+        consumer.start()
+        one.shutdown(wait=False, cancel_futures=True)
+        gate.set()
+        stream.close()
+        consumer.join(20)
+        assert not consumer.is_alive()
+
+
+def test_closing_where_workers_are_stopped_ends_always():
+    """Whenever it comes: also when a worker gets what is just being cancelled."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with futurechain.ProcessPoolExecutor(2, stop_cancelled=True, heal=True) as processes:
+            for number in range(share(90)):
+                stream = Pipeline().then(increment, on=processes, batch=1).map(range(200), window=20)
+                for _ in range(number % 20):
+                    next(stream)
+                closer = threading.Thread(target=stream.close, daemon=True)
+                closer.start()
+                closer.join(30)
+                assert not closer.is_alive()
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_closing_while_the_input_is_asked_for_an_iterator(pool):
+    """The consumer is told that the stream is closed: nothing is not all that there was to come."""
+
+    class Closing:
+        def __iter__(self):
+            stream.close()
+            return iter([1, 2, 3])
+
+    stream = Pipeline().then(increment, on=pool).map(Closing())
+    with pytest.raises(RuntimeError, match="closed"):
+        list(stream)
+
+
+def test_no_step_runs_while_the_end_of_the_input_is_handled():
+    """What a step raises, or a worker that is forked just then, has nothing to do with it."""
+    with futurechain.ProcessPoolExecutor(1) as processes:
+        assert list(Pipeline().then(handled_here, on=processes, batch=5).map([1, 2])) == ["None", "None"]
+    assert list(Pipeline().then(handled_here, on=INLINE).then(str, on=INLINE).map([1])) == ["None"]
+
+
+def test_a_closed_stream_leaves_no_failure_behind(pool, caplog):
+    """An item that failed, and is about to be tried again when nobody wants it any more, is nobody's failure."""
+
+    def fail(item):
+        raise ValueError(item)
+
+    for number in range(share(100)):
+        policy = tenacity.Retrying(wait=tenacity.wait_fixed(0.001 * (number % 2)))
+        with Pipeline().then(fail, on=pool, retry=policy).map(range(20), return_exceptions=True) as stream:
+            threading.Timer(0.0005, stream.close).start()
+            with contextlib.suppress(RuntimeError):
+                next(stream)
+    gc.collect()
+    assert not [record for record in caplog.records if "nobody looked at it" in record.getMessage()]
 
 
 def test_one_consumer_at_a_time(pool):
@@ -1064,6 +1349,52 @@ def test_cancelling_the_consumer_twice(pool):
         stream.close()
 
     asyncio.run(main())
+
+
+def test_a_cancelled_trio_task_waits_for_what_runs(pool):
+    """As under asyncio: when the block is left, nothing runs any more."""
+    active = []
+
+    def work(value):
+        active.append(value)
+        time.sleep(0.05)
+        active.remove(value)
+
+    async def main():
+        with trio.move_on_after(0.01) as scope:
+            async with Pipeline().then(work, on=pool).map(range(4)) as stream:
+                async for _ in stream:
+                    pass
+        return scope.cancelled_caught, list(active)
+
+    assert trio.run(main) == (True, [])
+
+
+def test_a_coroutine_of_ours_that_closes_a_stream_under_trio(pool):
+    """It is not trio's to be shielded: it goes on in a thread of the pool."""
+    begun, gate, asked = threading.Event(), threading.Event(), []
+
+    def work(value):
+        begun.set()
+        gate.wait(20)
+        return value
+
+    async def inner():
+        stream = Pipeline().then(work, on=pool).map(range(3))
+        asked.append(pool.submit(next, stream))
+        begun.wait(20)
+        threading.Timer(0.02, gate.set).start()
+        await stream.aclose()
+
+    async def main():
+        await futurechain.ensure_future(inner())
+        with trio.move_on_after(0.01) as scope:
+            await trio.sleep(20)
+        return scope.cancelled_caught
+
+    assert trio.run(main)
+    with pytest.raises(RuntimeError, match="closed"):
+        asked[0].result(20)
 
 
 def test_one_task_at_a_time(pool):

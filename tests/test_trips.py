@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import multiprocessing
 import os
 import pickle
 import signal
 import threading
+import time
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
@@ -552,3 +554,39 @@ def test_a_timeout_stops_the_work_where_that_can_be(tmp_path):
     assert isinstance(found[3], TimeoutError)
     assert isinstance(error, TimeoutError)
     assert [*found[:3], *found[4:]] == [1, 2, 3, 5, 6, 7, 8]
+
+
+# -- fixed batches ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [1, 100, "auto"])
+@pytest.mark.parametrize("second", [1, 3, "auto"])
+def test_an_item_that_jumps_over_a_trip_lets_that_go(first, second):
+    """A trip that waits to be filled does not wait for an item whose error passes its step by."""
+    fails = threading.Event()
+
+    def fail_late(value):
+        if value == 9:
+            fails.wait(0.1)
+            raise ValueError(value)
+        return value
+
+    with (
+        futurechain.ThreadPoolExecutor(10) as threads,
+        futurechain.ProcessPoolExecutor(1) as one,
+        futurechain.ProcessPoolExecutor(1) as other,
+    ):
+        begun = Pipeline().then(fail_late, on=threads).then(increment, on=one, batch=first)
+        pipeline = begun.catch(ValueError, lambda _: 0).then(increment, on=other, batch=second)
+        assert sorted(pipeline.map(range(10))) == [1, *range(2, 11)]
+
+
+# -- what does not count ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_the_start_of_a_worker_does_not_count(method):
+    """Where a step that takes too long is stopped, its time begins when a worker that is ready has it."""
+    context = multiprocessing.get_context(method)
+    with futurechain.ProcessPoolExecutor(1, context, time.sleep, (0.5,), stop_cancelled=True, heal=True) as pool:
+        assert list(Pipeline().then(increment, on=pool, timeout=0.3).map(range(3))) == [1, 2, 3]

@@ -124,15 +124,15 @@ class Attempts:
         self._policy = policy
         self._again = again
         self._over = over
-        self._ready: Any = None
-        """The outcome of the first run, which the policy has not asked for yet, as a future."""
+        self._ready: list[Any] = []
+        """The outcome of the first run, which the policy has not asked for yet."""
         self._asked: Future[Any] | None = None
         self.future: Future[Any] | None = None
 
     def offer(self, outcome: Any) -> None:
         """Tell the policy how a run ended."""
         if self.future is None:
-            self._ready = fail(outcome) if type(outcome) is Failure else succeed(outcome)
+            self._ready.append(outcome)
             self.future = retry(self._attempt, policy=self._policy)
             self.future.add_done_callback(self._over)
             return
@@ -151,14 +151,12 @@ class Attempts:
             self.future.cancel()
 
     def _attempt(self) -> Future[Any]:
-        ready, self._ready = self._ready, None
         if self.future is not None and not self._wanted():  # whoever dropped the item may have come while the policy
             self.future.cancel()  # was asked, and could not be cancelled; by now it waits for this
-            if ready is not None:
-                ready.exception()  # so that it is no failure that nobody has looked at
             raise CancelledError
-        if ready is not None:
-            return ready  # type: ignore[no-any-return]
+        if self._ready:
+            outcome = self._ready.pop()
+            return fail(outcome) if type(outcome) is Failure else succeed(outcome)
         asked = self._asked = Future[Any]()
         self._again()
         return asked

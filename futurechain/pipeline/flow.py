@@ -64,6 +64,8 @@ class Flow:
         self.runners: dict[cf.Executor, Runners] = {
             step.executor: Runners(self, step.executor) for step in steps if step.shared
         }
+        self._has_inline = any(step.executor is INLINE for step in steps)
+        """Whether the consumer's thread may run steps; who closes the stream meanwhile waits for that."""
         self._has_fixed = any(station is not None and station.size.fixed is not None for station in self.trips)
         self.shelf: Shelf = Shelf(ordered=ordered, return_exceptions=return_exceptions)
         self.is_ready: Callable[[], bool] = self.shelf.is_ready
@@ -75,7 +77,8 @@ class Flow:
         self.exhausted: bool = False
         """Whether nothing will come in any more."""
         self.running: Running = Running(self.lock)
-        self.enter: Callable[[Any, Iterable[Item]], None] = self.running.enter
+        self.enter: Callable[[Any, Iterable[Item]], bool] = self.running.enter
+        self.during: Callable[[Iterable[Item], Callable[[bool], object]], None] = self.running.during
         self.watch: Callable[[Any, Iterable[Item], Callable[[Any], object]], None] = self.running.watch
         self.leave: Callable[[Any], None] = self.running.leave
         self.inside: list[int] = []
@@ -119,10 +122,12 @@ class Flow:
                 station.queue.append(item)
                 if station.inside >= station.most or not station.can_send():
                     return
-        if station is None:
-            self.proceed(item)
-        else:
+        if station is not None:
             station.fill()
+        elif self._has_inline:
+            self.during((item,), lambda _: self.proceed(item))
+        else:
+            self.proceed(item)
 
     def end_of_input(self) -> None:
         """Note that no item will follow."""
@@ -167,10 +172,12 @@ class Flow:
             outcome, number = item.outcome, item.step
             while number < count and not steps[number].handles(outcome):
                 number += 1
-            item.step = number
+            jumps, item.step = number > item.step, number
             if number == count:
                 self.finish((item,))
                 return
+            if jumps and self._has_fixed:  # past a trip, perhaps, that was to be filled
+                self.flush()
             step = steps[number]
             item.since = perf_counter()
             trips = self.trips[number]
@@ -193,6 +200,8 @@ class Flow:
             return self.settle(item, outcome)
         attempts = item.attempts
         if attempts is None:
+            if not self.is_wanted(item):
+                return False
             attempts = item.attempts = Attempts(
                 step.retry,
                 lambda: self._try_again(item),
@@ -288,9 +297,11 @@ class Flow:
             futures = self._drop(self.shelf.rest())
             self.shelf.clear()
             consumer, self._consumer = self._consumer, None
-        cancel_all(futures)
-        if consumer is not None:
-            wake(consumer)
+        try:
+            cancel_all(futures)
+        finally:
+            if consumer is not None:
+                wake(consumer)
 
     def idle(self) -> Future[None] | None:
         """Return what is settled when nothing runs any more; None if that is so already."""

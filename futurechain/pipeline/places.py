@@ -24,6 +24,7 @@ from futurechain.future import Future
 __all__ = [
     "check_open",
     "count_queue",
+    "end_of",
     "executor_of",
     "has_begun",
     "is_limited",
@@ -90,9 +91,15 @@ def stops_work(executor: Any) -> bool:
 
 def has_begun(future: Any) -> bool:
     """Tell whether what `future` stands for runs, or has run."""
-    # where it can be stopped, `running()` does not say so
-    job = getattr(future, "_source", None)
-    return future.done() or future.running() or getattr(job, "is_running", False) is True
+    has_begun = getattr(getattr(future, "_source", None), "has_begun", None)
+    return bool(future.done() or (future.running() if has_begun is None else has_begun()))
+
+
+def end_of(future: Any) -> Callable[[Callable[[], object]], object]:
+    """Return what calls a function when nothing runs for `future`, which was just submitted, and is done by then."""
+    when_stopped: Callable[[Callable[[], object]], object] | None
+    when_stopped = getattr(getattr(future, "_source", None), "when_stopped", None)
+    return (lambda act: act()) if when_stopped is None else when_stopped
 
 
 def workers_of(executor: Any) -> int:

@@ -56,6 +56,9 @@ class Runners:
         self._hire()
 
     def _hire(self) -> None:
+        self.flow.during(self, self._submit)
+
+    def _submit(self, _: bool) -> None:
         token = [None]
         try:
             task = self.flow.context.copy().run(places.submit, self.executor, self._turn, token)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import concurrent.futures as cf
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
+from futurechain.errors import InvalidStateError
 from futurechain.future import Future
 from futurechain.pipeline import places
 from futurechain.pipeline.items import DROPPED, LIVE, Item
@@ -30,8 +32,8 @@ class Running:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def enter(self, key: Any, items: Iterable[Item]) -> None:
-        """Note that `key` may still touch `items`; cancel it if nobody wants them."""
+    def enter(self, key: Any, items: Iterable[Item]) -> bool:
+        """Note that `key` may still touch `items`; cancel it, and return False, if nobody wants them."""
         with self._lock:
             self._entries[key] = items
             if type(items) is tuple:
@@ -42,6 +44,22 @@ class Running:
         if not wanted:
             cancel_all([key])
         places.wake_workers()  # one that waits for this stream may have looked too early
+        return wanted
+
+    def during(self, items: Iterable[Item], start: Callable[[bool], object]) -> None:
+        """Call `start`, which is about to have `items` touched, with whether anybody wants them.
+
+        So nobody finds the flow idle between the start of something and its entry. A Ctrl-C may come while it leaves.
+        """
+        key = object()
+        try:
+            start(self.enter(key, items))
+        finally:
+            try:
+                self.leave(key)
+            except BaseException:
+                self.leave(key)
+                raise
 
     def watch(self, future: cf.Future[Any], items: Iterable[Item], done: Callable[[Any], object]) -> None:
         """Enter `future`, and have `done` called when it is done, which has to let it leave."""
@@ -57,8 +75,6 @@ class Running:
         with self._lock:
             self._forget(key)
             idle = self._idle if not self._entries else None
-            if idle is not None:
-                self._idle = None
         if idle is not None:
             wake(idle)
 
@@ -132,10 +148,11 @@ def cancel_all(entries: Iterable[Any]) -> None:
     """Cancel those that are futures."""
     for entry in entries:
         if isinstance(entry, cf.Future):
-            entry.cancel()
+            with suppress(Exception):  # those of some executors cannot be cancelled, and say so by raising
+                entry.cancel()
 
 
 def wake(waiter: Future[None]) -> None:
-    """Let the thread that waits go on; it may have given up."""
-    if waiter.set_running_or_notify_cancel():
+    """Let the thread that waits go on, unless that was done; it may have given up."""
+    with suppress(InvalidStateError):
         waiter.set_result(None)

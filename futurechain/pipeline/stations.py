@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from futurechain.executors.inline import INLINE
 from futurechain.executors.wrapped_future import wrap_future
 from futurechain.failure import Failure
-from futurechain.flow.coroutines import ensure_future
 from futurechain.interrupts import put_off
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Timeout, outcome_of
+from futurechain.pipeline.bodies import Body
 from futurechain.pipeline.items import LIVE, Item
 from futurechain.pipeline.running import is_undone, takes
 from futurechain.pipeline.statistics import Counters
@@ -33,6 +33,7 @@ __all__ = ["LocalStation"]
 
 PLAIN_VALUES = frozenset((bool, bytes, dict, float, int, list, str, tuple, type(None)))
 """Classes of values that nobody waits for."""
+WAITED_FOR = (cf.Future, Body)
 
 
 class LocalStation:
@@ -78,11 +79,11 @@ class LocalStation:
         if step.executor is INLINE or not step.shared:
             flow.post(self.resume, item)
         elif self.limited:
-            self._submit(item)
+            flow.during((item,), partial(self._submit, item))
         else:
             flow.runners[step.executor].put(item)
 
-    def _submit(self, item: Item) -> None:
+    def _submit(self, item: Item, _: bool) -> None:
         """Submit one item alone, where each one counts."""
         flow, token = self.flow, [None]
         try:
@@ -131,7 +132,7 @@ class LocalStation:
         if self.step.timeout is not None:
             return self._run_in_time(item, began)
         outcome = self._call(item)
-        if isinstance(outcome, cf.Future):
+        if isinstance(outcome, WAITED_FOR):
             self._wait_for(outcome, item, began, None)
             return False
         if self.plain and self.most is None and type(outcome) is not Failure:
@@ -145,7 +146,7 @@ class LocalStation:
             with put_off():
                 timeout = Timeout(self.step.timeout or 0.0, partial(self._expired, item))
             outcome = self._call(item)
-            if not isinstance(outcome, cf.Future):
+            if not isinstance(outcome, WAITED_FOR):
                 return self._end(item, outcome, began, timeout)
             self._wait_for(outcome, item, began, timeout)
             return False
@@ -176,7 +177,7 @@ class LocalStation:
             if type(value) in PLAIN_VALUES:
                 return value
             if inspect.iscoroutine(value):
-                return ensure_future(value, on=self.step.executor if self.step.shared else INLINE)
+                return Body(value, self.step.executor if self.step.shared else INLINE, inside)
             # a stage of our own: the same future may be returned for several items, and cancelled for one
             return wrap_future(value).then(None, on=INLINE) if isinstance(value, cf.Future) else value
         except KeyboardInterrupt as error:
@@ -189,21 +190,45 @@ class LocalStation:
         finally:
             inside.remove(me)
 
-    def _wait_for(self, inner: cf.Future[Any], item: Item, began: float, timeout: Timeout | None) -> None:
-        """Go on when the future that the step has returned is done; no thread waits for it."""
+    def _wait_for(self, begun: cf.Future[Any] | Body, item: Item, began: float, timeout: Timeout | None) -> None:
+        """Go on when what the step has returned is done; no thread waits for it."""
+        inner = begun.future if isinstance(begun, Body) else begun
         if timeout is not None:
             timeout.watch(inner)
-        self.flow.watch(inner, (item,), partial(self._arrived, item, began, timeout))
-
-    def _arrived(self, item: Item, began: float, timeout: Timeout | None, inner: cf.Future[Any]) -> None:
         try:
-            if self._end(item, outcome_of(inner), began, timeout):
+            if isinstance(begun, Body):
+                self.flow.enter(begun, (item,))
+            self.flow.watch(inner, (item,), partial(self._arrived, begun, item, began, timeout))
+        except BaseException:
+            self.flow.leave(begun)
+            raise
+
+    def _arrived(
+        self, begun: cf.Future[Any] | Body, item: Item, began: float, timeout: Timeout | None, inner: cf.Future[Any]
+    ) -> None:
+        try:
+            if isinstance(begun, Body):
+                begun.when_over(partial(self._leave, begun, began))
+                goes_on = self._offer(item, outcome_of(inner), timeout)
+            else:
+                goes_on = self._end(item, outcome_of(inner), began, timeout)
+            if goes_on:
                 self.flow.proceed(item)
         finally:
             self.flow.leave(inner)
 
+    def _leave(self, body: Body, began: float) -> None:
+        """Give the slot of a coroutine back, which has ended."""
+        try:
+            self._release(perf_counter() - began)
+        finally:
+            self.flow.leave(body)
+
     def _end(self, item: Item, outcome: Any, began: float, timeout: Timeout | None) -> bool:
         self._release(perf_counter() - began)
+        return self._offer(item, outcome, timeout)
+
+    def _offer(self, item: Item, outcome: Any, timeout: Timeout | None) -> bool:
         if timeout is not None and not timeout.ends_with_run():
             return False
         return self.flow.conclude(item, outcome)

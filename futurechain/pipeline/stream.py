@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Generic, NoReturn, Self, TypeVar, cast
 
 from futurechain.failure import Failure
+from futurechain.flow.event_loops import shielded
 from futurechain.pipeline import places
 from futurechain.pipeline.flow import Flow
 from futurechain.pipeline.progress import Progress
@@ -35,7 +36,8 @@ class Stream(Generic[B]):
     Errors: the first failure is raised at its place, after what nobody can want any more was cancelled and waited for.
     An error of the input comes after the results of what was read before it. Either ends the stream.
     Cancellation: `close`, the end of the ``with`` block and Ctrl-C cancel what has not begun, and wait for
-    what runs; a stream that is dropped cancels, and does not wait.
+    what runs; a stream that is dropped cancels, and does not wait. A future that a step has returned is cancelled, and
+    nobody waits for what runs for it all the same.
     Memory: at most a window of items, from when they are read until they are handed out.
 
     Example:
@@ -135,10 +137,15 @@ class Stream(Generic[B]):
                 push(value)
                 if flow.closed or (self._held > low and is_ready()):
                     break
+            return
         except StopIteration:
-            self._end_input()
+            ended = None
         except Exception as error:
-            self._end_input(error)
+            ended = error
+        try:
+            self._end_input(ended)  # here, where no error is being handled: it may run steps, and fork workers
+        finally:
+            ended = None  # no cycle: its traceback may hold this frame
 
     def _wait(self) -> None:
         """Block until something is ready."""
@@ -198,7 +205,8 @@ class Stream(Generic[B]):
         if self._state == "open":
             return
         if self._state == "new":
-            self._open(aiter(self._items) if isinstance(self._items, AsyncIterable) else iter(self._items))
+            items = self._items
+            self._open(aiter(items) if isinstance(items, AsyncIterable) else iter(items))
         elif self._state == "closed":
             self._check_state("anext()")
         else:
@@ -215,10 +223,15 @@ class Stream(Generic[B]):
                 self._flow.push(value)
                 if self._flow.closed or (self._held > self._low and self._flow.is_ready()):
                     break
+            return
         except StopAsyncIteration:
-            self._end_input()
+            ended = None
         except Exception as error:
-            self._end_input(error)
+            ended = error
+        try:
+            self._end_input(ended)
+        finally:
+            ended = None  # as above
 
     # -- what both have in common -------------------------------------------------------------------------------------
 
@@ -230,6 +243,7 @@ class Stream(Generic[B]):
     def _open(self, iterator: Any) -> None:
         for step in self._flow.steps:
             places.check_open(step.executor)
+        self._check_state("next()")  # the input may have closed it when it was asked for an iterator
         self._input, self._state = iterator, "open"
         self._progress.begin()
 
@@ -300,8 +314,8 @@ class Stream(Generic[B]):
     def close(self) -> None:
         """End the stream: cancel what has not begun, wait for what is running. Closing twice does no harm.
 
-        Any thread may do so: a consumer that waits in ``next`` gets a RuntimeError. A step of the stream itself does
-        not wait.
+        Any thread may do so: a consumer that waits in ``next`` gets a RuntimeError; one that is in its input gets it
+        after that, and is not waited for. A step of the stream itself does not wait.
 
         Example:
             >>> stream = Pipeline().then(int, on=pool).map(itertools.repeat("5"))
@@ -331,8 +345,9 @@ class Stream(Generic[B]):
             await self._settle_down_async()
 
     async def _settle_down_async(self) -> None:
-        while get_ident() not in self._flow.inside and (idle := self._flow.idle()) is not None:
-            await idle
+        with shielded():
+            while get_ident() not in self._flow.inside and (idle := self._flow.idle()) is not None:
+                await idle
 
     def _stop(self, state: str) -> None:
         if self._state not in ("closed", "consumed"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,9 @@ from futurechain.pipeline.trips import TARGET, Report, Trip, TripSize, unpacked
 if TYPE_CHECKING:
     from futurechain.pipeline.flow import Flow
 
-__all__ = ["TripStation", "trip_through"]
+    End = Callable[[Callable[[], object]], object]
 
+__all__ = ["TripStation", "trip_through"]
 
 
 class TripStation:
@@ -122,6 +123,13 @@ class TripStation:
         return items
 
     def _send(self, items: list[Item]) -> None:
+        self.flow.during(items, partial(self._submit, items))
+
+    def _submit(self, items: list[Item], wanted: bool) -> None:
+        if not wanted:
+            with self.flow.lock:
+                self.inside -= 1
+            return
         first, flow = self.span[0], self.flow
         values = [item.outcome for item in items]
         starts = [item.step - first for item in items] if any(item.step != first for item in items) else None
@@ -136,7 +144,7 @@ class TripStation:
                 raise
             return
         deadline = None if self.stopped_after is None else Deadline(future, self.stopped_after)
-        flow.watch(future, items, partial(self._back, items, sent, deadline))
+        flow.watch(future, items, partial(self._back, items, sent, deadline, places.end_of(future)))
 
     def _count_sent(self, items: Sequence[Item], starts: list[int] | None) -> float:
         now, first = perf_counter(), self.flow.counters[self.span[0]]
@@ -157,7 +165,9 @@ class TripStation:
 
     # -- coming back --------------------------------------------------------------------------------------------------
 
-    def _back(self, items: list[Item], sent: float, deadline: Deadline | None, future: cf.Future[Any]) -> None:
+    def _back(
+        self, items: list[Item], sent: float, deadline: Deadline | None, end: End, future: cf.Future[Any]
+    ) -> None:
         """Take what a trip has brought back; on a callback thread."""
         try:
             report: Report = future.result()
@@ -168,7 +178,7 @@ class TripStation:
         else:
             self._arrived(items, report, values, sent)
         finally:
-            self.flow.leave(future)
+            end(partial(self.flow.leave, future))
 
     def _arrived(self, items: list[Item], report: Report, values: list[Any], sent: float) -> None:
         flow, end = self.flow, self.span[-1] + 1
