@@ -10,7 +10,7 @@ import pytest
 import tenacity
 
 import work
-from futurechain import ProcessPoolExecutor, ThreadPoolExecutor, delay, retry, succeed
+from futurechain import Future, ProcessPoolExecutor, ThreadPoolExecutor, delay, retry, succeed
 from futurechain.testing import ManualClock
 
 
@@ -245,6 +245,26 @@ def test_cancelling_a_retry_withdraws_the_wait(clock):
     future.cancel()
     clock.advance(100)
 
+    assert flaky.calls == 1
+    assert clock.pending == 0
+
+
+@pytest.mark.parametrize("part", ["wait", "before"])
+def test_cancelling_a_retry_while_its_policy_is_asked(clock, part):
+    """What the policy has answered is of no interest any more: no timer is set, and nothing is tried."""
+    flaky, cancelled = Flaky(5), []
+
+    def cancel(state):
+        if state.attempt_number == 2 or part == "wait":
+            cancelled.append(future.cancel())
+        return 10
+
+    gate = Future()
+    future = retry(lambda: gate.then(lambda _: flaky()), policy=policy(**{part: cancel}))
+    gate.set_result(None)
+    clock.advance(100 if part == "before" else 0)
+
+    assert cancelled == [True]
     assert flaky.calls == 1
     assert clock.pending == 0
 

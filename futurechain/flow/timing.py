@@ -6,6 +6,7 @@ import concurrent.futures as cf
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast, overload
+from weakref import ref
 
 from futurechain import clock
 from futurechain.core import callback_threads
@@ -128,9 +129,10 @@ def retry(
     tenacity = check_policy(policy, "policy= of retry()")
     attempts = _Attempts(fn, args, kwargs, policy, on, tenacity)
     whole = succeed(None).then(attempts.step)
+    attempts.whole = ref(whole)
     try:
         scheduler.register(whole)
-        if not attach(whole, _Registered(scheduler)):
+        if not attach(whole, _Registered(scheduler, attempts)):
             scheduler.unregister(whole)
     except BaseException:  # Ctrl-C: nobody gets it, and a shutdown must not wait for it
         scheduler.unregister(whole)
@@ -165,25 +167,31 @@ def check_policy(policy: Any, name: str) -> Any:
 
 
 class _Registered:
-    """A dependent that tells the executor of the attempts when all of it is over; it is no consumer."""
+    """A dependent that tells the executor and the attempts when all of it is over; it is no consumer."""
 
-    __slots__ = ("_scheduler",)
+    __slots__ = ("_attempts", "_scheduler")
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, attempts: _Attempts) -> None:
         self._scheduler = scheduler
+        self._attempts = attempts
 
     def _is_waiting(self) -> bool:
         return False
 
     def _fire(self, future: Any, outcome: Any, thread: ThreadState) -> None:
         self._scheduler.unregister(future)
+        self._attempts.stop()
 
 
 WAITING_KINDS.add(_Registered)
 
 
 class _Attempts:
-    """Drives a policy: each of its steps ends with a value, or with a future that goes on with the next."""
+    """Drives a policy: each of its steps ends with a value, or with a future that goes on with the next.
+
+    Who cancels the whole while the policy is asked finds nothing to cancel yet. So what goes on is noted before the
+    whole is looked at, and whoever ends the whole looks for it after that: one of them sees the other.
+    """
 
     def __init__(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], policy: Any, on: Any, tenacity: Any
@@ -195,6 +203,8 @@ class _Attempts:
         self._tenacity = tenacity
         self._state = tenacity.RetryCallState(self._policy, fn, args, kwargs)
         self._errors: list[BaseException] = []
+        self._following: Future[Any] | None = None
+        self.whole: Callable[[], Future[Any] | None] = lambda: None
 
     def step(self, _: object) -> Any:
         """Ask the policy what to do, and do it."""
@@ -207,11 +217,25 @@ class _Attempts:
             _attach_earlier(last, self._errors)
             raise last  # noqa: B904  # whose causes tell all
         if isinstance(do, self._tenacity.DoAttempt):
-            return attach_stage(succeed(None), self._task, self._on).then(self._succeeded, self._failed, on=INLINE)
+            attempt = attach_stage(succeed(None), self._task, self._on)
+            return self._go_on(attempt.then(self._succeeded, self._failed, on=INLINE))
         if isinstance(do, self._tenacity.DoSleep):
             self._state.prepare_for_next_attempt()
-            return delay(float(do)).then(self.step)
+            return self._go_on(delay(float(do)).then(self.step))
         return do
+
+    def _go_on(self, following: Future[Any]) -> Future[Any]:
+        """Go on with `following`, unless nobody wants that any more."""
+        self._following = following
+        whole = self.whole()
+        if whole is not None and whole.done():
+            following.cancel()
+        return following
+
+    def stop(self) -> None:
+        """Withdraw what was to follow: all of it is over."""
+        if self._following is not None:
+            self._following.cancel()
 
     def _succeeded(self, value: Any) -> Any:
         self._state.set_result(value)
