@@ -100,7 +100,7 @@ class LaunchedTurn(Launched):
 
     def __init__(self, turn: Turn) -> None:
         self.stoppers: list[None] = []
-        self.turn = turn
+        self.turn: Turn | None = turn
 
     def runs_abroad(self) -> bool:
         """Tell whether a worker has it; one may have it before its future is known."""
