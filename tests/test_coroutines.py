@@ -10,6 +10,7 @@ import itertools
 import sys
 import threading
 import time
+import types
 
 import pytest
 import trio
@@ -644,3 +645,34 @@ def test_a_pool_that_is_shut_down_while_a_coroutine_begins(make):
         if next(calls) <= moment:
             assert moment > 3
             break
+
+
+@pytest.mark.parametrize("module", ["asyncio", "asyncio.events", "trio"])
+def test_while_another_thread_imports_an_event_loop(monkeypatch, module):
+    """A module that has nothing in it yet runs no loop: coroutines go on."""
+
+    async def steps():
+        for _ in range(3):
+            await delay(0.001)
+        return 5
+
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+        assert ensure_future(steps(), on=pool).then(str, on=pool).result(30) == "5"
+
+
+def test_what_a_cancelled_coroutine_waits_for_next_is_cancelled():
+    """Also when it was cancelled while it ran, and comes to wait only after that."""
+    nap, started, cancelled = delay(3600), threading.Event(), threading.Event()
+
+    async def steps():
+        started.set()
+        cancelled.wait(30)
+        await nap
+
+    with ThreadPoolExecutor(1) as pool:
+        future = ensure_future(steps(), on=pool)
+        started.wait(30)
+        assert future.cancel()
+        cancelled.set()
+    assert nap.cancelled()

@@ -201,8 +201,8 @@ def is_reserved() -> bool:
         return True
     if type(thread).__name__ == "_ExecutorManagerThread" or thread.name.endswith("_loop)"):
         return True
-    asyncio: Any = sys.modules.get("asyncio.events")
-    return asyncio is not None and asyncio._get_running_loop() is not None
+    running: Any = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
+    return running is not None and running() is not None  # None, too, while another thread imports it
 
 
 def thread_count() -> int:

@@ -183,8 +183,8 @@ REPEATABLE.update((Waiter, WaitCondition))
 
 def _runs_loop() -> bool:
     """Tell whether asyncio runs in this thread; it is not imported for that."""
-    asyncio: Any = sys.modules.get("asyncio.events")
-    return asyncio is not None and asyncio._get_running_loop() is not None
+    running: Any = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
+    return running is not None and running() is not None  # None, too, while another thread imports it
 
 
 # -- the future -------------------------------------------------------------------------------------------------------

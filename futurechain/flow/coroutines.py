@@ -203,6 +203,7 @@ class _Runner(Handler):
         if mine is None:
             return None, None
         if self._is_over():
+            let_go([awaited], self)
             self._clean_up(mine)
             return None, None
         if not ring:

@@ -68,13 +68,23 @@ def is_driving() -> bool:
 
 def running_loop() -> Any:
     """Return what stands for the event loop that runs in this thread, asyncio's or trio's, or None."""
-    asyncio: Any = sys.modules.get("asyncio")
-    loop = None if asyncio is None else asyncio._get_running_loop()
-    trio: Any = sys.modules.get("trio")
-    if loop is None and trio is not None:
+    loop = asyncio_loop()
+    return trio_task() if loop is None else loop
+
+
+def asyncio_loop() -> Any:
+    """Return the loop of asyncio that runs in this thread, or None; a module that is being imported has none yet."""
+    running: Any = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    return None if running is None else running()
+
+
+def trio_task() -> Any:
+    """Return the task of trio that this thread is in, or None."""
+    present: Any = getattr(getattr(sys.modules.get("trio"), "lowlevel", None), "current_task", None)
+    if present is not None:
         with suppress(RuntimeError):
-            return trio.lowlevel.current_task()
-    return loop
+            return present()
+    return None
 
 
 def is_steps(value: object) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from futurechain.core.cancel import let_go
 from futurechain.core.state import attach
-from futurechain.flow.driver import is_driving
+from futurechain.flow.driver import asyncio_loop, is_driving, trio_task
 
 __all__ = ["shielded", "suspend"]
 
@@ -51,15 +51,9 @@ def shielded() -> AbstractContextManager[object]:
 
 def _foreign_driver() -> Driver | None:
     """Return how to wait in this thread: for asyncio, for trio, or None where neither runs."""
-    asyncio: Any = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:
+    if asyncio_loop() is not None:
         return _wait_in_asyncio
-    trio: Any = sys.modules.get("trio")
-    if trio is not None:
-        with suppress(RuntimeError):
-            trio.lowlevel.current_task()
-            return _wait_in_trio
-    return None
+    return None if trio_task() is None else _wait_in_trio
 
 
 class _Wake:
