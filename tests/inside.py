@@ -21,6 +21,7 @@ __all__ = [
     "idle_workers",
     "is_awaited",
     "is_end_of_chain_clean",
+    "is_moving",
     "left_in",
     "left_in_this_thread",
     "state_of",
@@ -108,6 +109,11 @@ def idle_workers(pool):
 def has_idle_process(pool):
     """Whether a worker of a process pool waits for whoever has something to do."""
     return bool(pool._scheduler.machine._watcher.roster.idle)
+
+
+def is_moving(pool):
+    """Whether the end of the interpreter would wait for something on a pool."""
+    return pool._scheduler.is_moving()
 
 
 def left_in_this_thread():

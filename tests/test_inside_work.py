@@ -6,6 +6,7 @@ import concurrent.futures as cf
 import threading
 
 import pytest
+import tenacity
 
 import work
 from futurechain import (
@@ -17,6 +18,7 @@ from futurechain import (
     ensure_future,
     gather,
     inlineCallbacks,
+    retry,
     wrap_executor,
 )
 from futurechain.errors import ExecutorShutdownError
@@ -166,6 +168,22 @@ def test_outside_work_is_refused_at_once(kind):
         pool.submit(work.one)
     assert running.then(work.one, on=INLINE).result(LONG) == 1
     pool.shutdown()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@within(60)
+def test_a_retry_on_a_pool_that_is_being_shut_down(kind):
+    """It is refused, whoever asks, at each attempt; and the shutdown waits for nothing that nobody will end."""
+    pool = KINDS[kind]()
+    running, refused = pool.submit(work.wait_a_moment), []
+    pool.shutdown(wait=False)
+    policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(2))
+    thread = threading.Thread(target=lambda: refused.append(retry(int, "1", policy=policy, on=pool)))
+    thread.start()
+    thread.join()
+    assert "after shutdown" in str(refused[0].exception(LONG))
+    pool.shutdown()
+    assert running.done()
 
 
 @pytest.mark.parametrize("kind", KINDS)

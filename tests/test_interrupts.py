@@ -289,14 +289,45 @@ FIRST_USES = {
             with pool:
                 assert [succeed(number).then(abs, on=pool).result() for number in range(5)] == [*range(5)]
         """,
+    "wrapped pool": """
+        pool = wrap_executor(cf.ThreadPoolExecutor(1))
+        pool.submit(abs, -1).result()
+        def use():
+            succeed(-1).then(abs, on=pool).result()
+        def check():
+            assert pool.submit(abs, -2).result(5) == 2
+            while is_moving(pool):
+                pass
+            pool.shutdown()
+        """,
+    "shutdown of a wrapped pool": """
+        pool = wrap_executor(cf.ThreadPoolExecutor(1))
+        pool.submit(abs, -1).result()
+        def use():
+            pool.shutdown()
+        def check():
+            pool.shutdown()
+        """,
+    "cancelled chain on a wrapped pool": """
+        pool, go_on = wrap_executor(cf.ThreadPoolExecutor(1)), threading.Event()
+        pool.submit(go_on.wait)
+        task = pool.submit(abs, -1)
+        end = task.then(abs)
+        def use():
+            task.cancel()
+        def check():
+            go_on.set()
+            if end.done():  # else it was only asked for
+                pool.shutdown()
+        """,
 }
 """What starts or wakes a thread, or gives work to a process, and what must work after that was interrupted."""
 IN_CHILDREN = """
-import os, signal, sys, textwrap, threading
+import concurrent.futures as cf, os, signal, sys, textwrap, threading
 from futurechain import *
 from futurechain.core import callback_threads
 import futurechain.pipeline.pipeline, futurechain.flow.coroutines, futurechain.executors.limit
-from inside import has_idle_process, idle_workers
+from inside import has_idle_process, idle_workers, is_moving
 from interrupts import LIBRARY, ByPlace
 
 def warm():

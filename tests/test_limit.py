@@ -738,3 +738,17 @@ def test_what_a_shutdown_cancels_while_it_is_attached_holds_up_no_executor():
         if next(calls) <= moment:
             assert moment > 3
             break
+
+
+@within(30)
+def test_a_view_of_a_view_forgets_what_is_refused():
+    """When the executor beneath was shut down, all views on the way are free to end."""
+    pool = ThreadPoolExecutor(1)
+    inner = limit(pool, concurrency=1)
+    outer = limit(inner, concurrency=1)
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        outer.submit(abs, 1)
+    outer.shutdown()
+    inner.shutdown()
+    assert "shut down" in repr(inner)

@@ -22,6 +22,7 @@ from futurechain import (
     first,
     gather,
     inlineCallbacks,
+    limit,
     race,
     some,
     succeed,
@@ -545,6 +546,18 @@ def tasks_of_a_pool_cancelled_oldest_first(n, watch):
             for task in tasks:
                 assert task.cancel()
         release.set()
+
+
+@shape
+def tasks_of_a_view_that_wait(n, watch):
+    gate = Future()
+    with ThreadPoolExecutor(1) as pool:
+        view = limit(pool, concurrency=n + 1)
+        with watch:
+            tasks = [view.submit(lambda: gate) for _ in range(n)]
+            pool.submit(int).result()
+        gate.set_result(1)
+        assert tasks[-1].result() == 1
 
 
 @shape

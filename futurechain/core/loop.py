@@ -250,6 +250,8 @@ def _tell_again(dependent: Any, future: Any, error: BaseException, thread: Threa
         return None if again is None else again(error)
     if dependent._on_executor:
         _hand_over(dependent, thread)
+        if type(dependent._outcome) is not Pending:  # published, and perhaps not told to its executor; twice is no harm
+            dependent._scheduler.unregister(dependent)
     elif dependent._outcome is PENDING and TICKET not in dependent._dependents:  # it is still ours
         publish(dependent, Failure(error))
     return dependent if type(dependent._outcome) is not Pending else None

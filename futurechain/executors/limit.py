@@ -156,8 +156,15 @@ class _View(Scheduler):
         """
         self.register(task)
         if not self.is_registered(task):
-            closed = self._inner if self.pending.pop(id(task), None) is not None else self
+            closed = self._inner if id(task) in self.pending else self
+            self._expel(task)
             raise RuntimeError(f"cannot schedule new futures after shutdown of {closed.name}")
+
+    def _expel(self, task: Any) -> None:
+        """Forget a task that was refused, here and in the views beneath, which may have taken it."""
+        self._forget(task)
+        if isinstance(self._inner, _View):
+            self._inner._expel(task)
 
     def unregister(self, stage: Any) -> None:
         self._inner.unregister(stage)
@@ -181,13 +188,15 @@ class _View(Scheduler):
             known = id(stage) in self.pending
             if known:
                 self.queue[id(stage)] = stage, call
-            waiting = [*self._waiting.values()]
         if not known:
             fail(stage, ExecutorShutdownError(refusal(self.name)), call)
-        elif waiting:
+            return
+        self.pump()
+        with self._lock:  # to look for who waits for it costs a walk for each: only if it does not come by itself
+            stuck = self._waiting and id(stage) in self.queue and self._next() is None
+            waiting = [*self._waiting.values()] if stuck else []
+        if waiting:
             self._let_in(waiting)
-        else:
-            self.pump()
 
     def pump(self) -> None:
         """Start what may be started; in the loop that this thread is in already, if it is.

@@ -44,7 +44,7 @@ from futurechain.core.flatten import upstream
 from futurechain.core.handlers import Catch, Finally, Handler, Then, label
 from futurechain.core.loop import settle
 from futurechain.core.scheduler import Call, Scheduler
-from futurechain.core.state import claim, publish
+from futurechain.core.state import claim, has_dependents, publish
 from futurechain.core.thread_state import ThreadState, current
 from futurechain.core.unobserved import annotate
 from futurechain.errors import ExecutorShutdownError
@@ -133,32 +133,48 @@ class PoolScheduler(Scheduler):
     def unregister(self, stage: Any) -> None:
         """Note that `stage` is settled."""
         if self.closing:
-            thread = current.thread
-            if thread.within is None and not callback_threads.is_reserved():
-                self._stay(thread)
-            self.pending.pop(id(stage), None)
-            self.end_if_over()
+            try:
+                self._stay_for(stage)
+            finally:
+                self.pending.pop(id(stage), None)
+                self.end_if_over()
         else:
             self.pending.pop(id(stage), None)
             if self.closing:  # it was closed in between, and perhaps by somebody who has seen the stage
                 self.end_if_over()
 
+    def _stay_for(self, stage: Any) -> None:
+        """Let this thread be within the pool until it has carried `stage` on, which it has settled.
+
+        What was refused is not of the pool; and where nothing is to be carried on, nobody might look at the stay.
+        """
+        thread = current.thread
+        known = id(stage) in self.pending and has_dependents(stage)
+        if known and thread.within is None and not callback_threads.is_reserved():
+            self._stay(thread)
+
     def _stay(self, thread: ThreadState) -> None:
-        """Let this thread, which settles a stage, be within the pool until it has carried that on."""
         stay = Future[None]()
         stay.add_done_callback(partial(self._leave, thread))
         if claim(stay):
-            self.pending[id(stay)] = None
-            thread.within = self
-            publish(stay, None)
-            thread.later.append(stay)
+            try:
+                self.pending[id(stay)] = None
+                thread.within = self
+                publish(stay, None)
+                thread.later.append(stay)
+            except BaseException:  # Ctrl-C: nobody will hear of it
+                self.pending.pop(id(stay), None)
+                thread.within = None
+                raise
 
     def _leave(self, thread: ThreadState, stay: Any) -> None:
-        thread.within = None
-        if thread.later:  # what was put off meanwhile may be of the same chain
-            self._stay(thread)
-        self.pending.pop(id(stay), None)
-        self.end_if_over()
+        try:
+            thread.within = None
+            if thread.later:  # what was put off meanwhile may be of the same chain
+                self._stay(thread)
+        finally:
+            self.pending.pop(id(stay), None)
+            self.end_if_over()
 
     def is_registered(self, stage: Any) -> bool:
         """Tell whether `stage` was taken, and is not settled."""

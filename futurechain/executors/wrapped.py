@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
+from itertools import islice
 from pickle import PicklingError
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -137,9 +138,12 @@ class WrappedScheduler(OutOfProcess):
         super().register(stage, source)
 
     def unregister(self, stage: Any) -> None:
-        kept = self._kept.pop(id(stage), None)
-        super().unregister(stage)
-        del kept
+        kept = None
+        try:
+            kept = self._kept.pop(id(stage), None)
+        finally:
+            super().unregister(stage)
+            del kept
 
     def expel(self, task: Any) -> None:
         kept = self._kept.pop(id(task), None)
@@ -155,8 +159,8 @@ class WrappedScheduler(OutOfProcess):
         return self.is_awaited and bool(self.inside or self.jobs)
 
     def launch(self, stage: Any, call: Call, *, begun: bool) -> None:
-        self.inside.add(id(stage))
         try:
+            self.inside.add(id(stage))
             foreign, source = self.send(self.foreign(self._executor()), stage, call, begun=begun)
         except BaseException:
             self.inside.discard(id(stage))
@@ -247,15 +251,18 @@ class WrappedScheduler(OutOfProcess):
 
     def _end(self, executor: Any) -> None:
         """End the foreign executor, and wait for that: once."""
+        ours: list[None] = []
         try:
-            self._enders.pop()  # decides who does it
-        except IndexError:
-            self._ended.wait()
-            return
-        try:
+            # In one step of the interpreter: an interrupt must not come between taking it and knowing that.
+            ours.extend(islice(iter(self._enders.pop, 0), 1))  # decides who does it
             self.end(self.foreign(executor))
+        except IndexError:
+            if ours:
+                raise
         finally:
-            self._ended.set()
+            if ours:
+                self._ended.set()
+        self._ended.wait()
 
     def end(self, foreign: Any) -> None:
         """Shut it down, as far as it knows how."""

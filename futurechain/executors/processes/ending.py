@@ -25,9 +25,13 @@ class Closable(Protocol):
 
 
 def _end() -> None:
-    for machine in tuple(machines):
-        machine.close()
-        machine.wait()
+    try:
+        for machine in tuple(machines):
+            machine.close()
+            machine.wait()
+    except KeyboardInterrupt:  # wait no longer; raised further, it would keep the hooks of others from being run
+        for machine in tuple(machines):
+            machine.close()
 
 
 machines: weakref.WeakSet[Closable] = weakref.WeakSet()
