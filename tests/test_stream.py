@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import ast
 import asyncio
+import collections
 import concurrent.futures as cf
 import contextlib
 import gc
@@ -1240,6 +1241,112 @@ def test_closing_withdraws_a_retry(pool):
             assert next(stream) == 0
             assert tried.wait(30)
         assert clock.pending == 0
+
+
+def test_runs_of_an_item_that_follow_each_other_at_once():
+    """The next run may come back from another thread before the one of the first has asked the policy to its end."""
+    runs = collections.Counter()
+
+    def flaky(value):
+        runs[value] += 1
+        if runs[value] < 3:
+            raise ValueError(value)
+        return value
+
+    policy = tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_none())
+    before = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-6)
+        results = list(Pipeline().then(flaky, retry=policy).map(range(share(1000)), window=1))
+    finally:
+        sys.setswitchinterval(before)
+    assert results == list(range(len(results)))
+    assert set(runs.values()) == {3}
+
+
+def test_a_handler_of_errors_has_no_bounds_of_its_own(pool):
+    """``retry`` and ``timeout`` of a step are for its function, in a stream as in ``submit``."""
+    calls = []
+
+    def handle(error):
+        calls.append(error)
+        raise KeyError("handled")
+
+    def take_long(error):
+        threading.Event().wait(0.1)
+        return "handled"
+
+    bad = Pipeline().then(int, on=pool)
+    retried = bad.then(str, handle, retry=tenacity.Retrying(stop=tenacity.stop_after_attempt(3)))
+    timed = bad.then(str, take_long, timeout=0.01)
+    for one_by_one in (True, False):
+        (error,) = [retried.submit("x").exception(30)] if one_by_one else retried.map("x", return_exceptions=True)
+        assert isinstance(error, KeyError)
+        assert len(calls) == 1
+        calls.clear()
+        assert (timed.submit("x").result(30) if one_by_one else next(timed.map("x"))) == "handled"
+
+
+def test_the_figures_of_items_that_were_refused_or_dropped_add_up():
+    """Each item that has begun a step has ended there, or counts as cancelled in the step where it was."""
+    pool = futurechain.ThreadPoolExecutor(1)
+
+    def shut_down(value):
+        pool.shutdown(wait=False)
+        return value
+
+    stream = Pipeline().then(shut_down, on=INLINE).then(abs, on=pool).map(range(5), return_exceptions=True)
+    list(stream)
+    second = stream.statistics()[1]
+    assert (second.started, second.failed) == (5, 5)
+    with futurechain.ProcessPoolExecutor(1) as processes:
+        for _ in range(20):
+            with Pipeline().then(abs, on=processes).then(float, on=processes).map(range(400), window=60) as stream:
+                for _ in range(20):
+                    next(stream)
+            first, last = stream.statistics()
+            assert first.started <= first.succeeded + first.failed + first.cancelled
+            assert last.started == last.succeeded + last.failed
+
+
+LATE = """
+import os, random, signal, sys, threading, time
+from futurechain import Pipeline, ProcessPoolExecutor, ThreadPoolExecutor, limit
+sys.setswitchinterval(1e-6)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+begun, ended, late, chance = [], [], 0, random.Random(1)
+def step(value):
+    begun.append(value)
+    time.sleep(0.002)
+    ended.append(value)
+def interrupt():
+    time.sleep(chance.uniform(0, 0.0015))
+    os.kill(os.getpid(), signal.SIGINT)
+pool = ThreadPoolExecutor(2)
+on = limit(pool, concurrency=2) if sys.argv[1] == "view" else pool
+for _ in range(400):
+    thread = threading.Thread(target=interrupt)
+    try:
+        with Pipeline().then(step, on=on).map(range(5), window=2) as stream:
+            thread.start()
+            for _ in stream:
+                pass
+            thread.join()
+    except KeyboardInterrupt:
+        pass
+    late += len(begun) != len(ended)
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        thread.join()
+print("late", late)
+"""
+
+
+@pytest.mark.parametrize("kind", ["threads", "view"])
+def test_no_step_runs_on_after_ctrl_c(kind):
+    """Wherever it comes: when the block of the stream is left, none of its steps is running."""
+    guard.check(LATE.replace("sys.argv[1]", repr(kind)), prints="late 0", seconds=60)
 
 
 # -- asyncio ----------------------------------------------------------------------------------------------------------

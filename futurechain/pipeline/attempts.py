@@ -111,7 +111,7 @@ class Attempts:
         wanted: tells whether somebody still wants that.
     """
 
-    __slots__ = ("_again", "_asked", "_over", "_policy", "_ready", "_wanted", "future")
+    __slots__ = ("_again", "_asked", "_begun", "_given_up", "_over", "_policy", "_ready", "_wanted", "future")
 
     def __init__(
         self,
@@ -124,6 +124,7 @@ class Attempts:
         self._policy = policy
         self._again = again
         self._over = over
+        self._begun = self._given_up = False
         self._ready: list[Any] = []
         """The outcome of the first run, which the policy has not asked for yet."""
         self._asked: Future[Any] | None = None
@@ -131,10 +132,13 @@ class Attempts:
 
     def offer(self, outcome: Any) -> None:
         """Tell the policy how a run ended."""
-        if self.future is None:
+        if not self._begun:
+            self._begun = True  # first: before `retry` has returned, another thread may have come with the next run
             self._ready.append(outcome)
             self.future = retry(self._attempt, policy=self._policy)
             self.future.add_done_callback(self._over)
+            if self._given_up:  # meanwhile
+                self.future.cancel()
             return
         asked, self._asked = self._asked, None
         assert asked is not None  # a run was asked for, by the policy
@@ -147,6 +151,7 @@ class Attempts:
 
     def give_up(self) -> None:
         """Have the policy ask no more: the step cannot be run again."""
+        self._given_up = True
         if self.future is not None:
             self.future.cancel()
 

@@ -196,7 +196,7 @@ class Flow:
     def conclude(self, item: Item, outcome: Any) -> bool:
         """Take `outcome` for that of the step that `item` is in, or for one run of it; True if the item can go on."""
         step = self.steps[item.step]
-        if step.retry is None:
+        if step.retry is None or type(item.outcome) is Failure:  # a handler of errors is not tried again
             return self.settle(item, outcome)
         attempts = item.attempts
         if attempts is None:
@@ -209,9 +209,8 @@ class Flow:
                 lambda: self.is_wanted(item),
             )
         attempts.offer(outcome)
-        future = attempts.future
-        assert future is not None  # the policy was asked
-        if not future.done():
+        future = attempts.future  # None, if the thread of the first run is just asking the policy; it will enter it
+        if future is not None and not future.done():
             self.enter(future, (item,))
             if future.done():
                 self.leave(future)

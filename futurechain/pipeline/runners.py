@@ -70,7 +70,13 @@ class Runners:
         self.flow.watch(task, self, partial(self._left, token))
 
     def work(self) -> None:
-        """Run items until there are none, or the turn is over; the body of a task."""
+        """Run items until there are none, or the turn is over; the body of a task.
+
+        It enters itself: a Ctrl-C may have kept who submitted it from doing so.
+        """
+        self.flow.during(self, self._work)
+
+    def _work(self, _: bool) -> None:
         flow, until = self.flow, perf_counter() + TURN
         self._count()
         while (item := self._next()) is not None:

@@ -83,7 +83,7 @@ class Running:
         if type(items) is not tuple:
             self._groups.pop(key, None)  # a Ctrl-C may have come before it was there
         elif items:
-            items[0].held = tuple(one for one in items[0].held if one is not key)
+            items[0].held = tuple([one for one in items[0].held if one is not key])  # whole at once
 
     def post(self, job: Any, item: Item, *args: Any) -> None:
         """Run ``job(item, *args)`` on a callback thread."""

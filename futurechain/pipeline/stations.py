@@ -94,9 +94,9 @@ class LocalStation:
         flow.watch(task, (item,), partial(self._left, token))
 
     def _resume_once(self, token: list[None], item: Item) -> None:
-        """Do so in a task, unless that was given up."""
+        """Do so in a task, unless that was given up; it enters itself, as runners do."""
         if takes(token):
-            self.resume(item)
+            self.flow.during((item,), lambda _: self.resume(item))
 
     def resume(self, item: Item) -> None:
         """Run the step for `item`, and those after it as far as this thread may."""
@@ -113,7 +113,10 @@ class LocalStation:
             self.flow.leave(task)
 
     def refuse(self, item: Item, failure: Failure) -> None:
-        """Let `item`, which has a slot, fail without having run."""
+        """Let `item`, which has a slot, fail without having run: for its own figures that is a run."""
+        with self.flow.lock:
+            if item.state is LIVE:
+                self.counters.started += item.attempts is None
         self._release()
         self.flow.refuse(item, failure)
 
@@ -129,7 +132,7 @@ class LocalStation:
         if not wanted:
             self._release()
             return False
-        if self.step.timeout is not None:
+        if self.step.timeout is not None and type(item.outcome) is not Failure:  # else it is a handler's
             return self._run_in_time(item, began)
         outcome = self._call(item)
         if isinstance(outcome, WAITED_FOR):

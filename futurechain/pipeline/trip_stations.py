@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from futurechain.failure import Failure
+from futurechain.interrupts import put_off
 from futurechain.pipeline import places
 from futurechain.pipeline.attempts import Deadline
 from futurechain.pipeline.items import LIVE, Item
@@ -134,17 +135,18 @@ class TripStation:
         values = [item.outcome for item in items]
         starts = [item.step - first for item in items] if any(item.step != first for item in items) else None
         sent = self._count_sent(items, starts)
-        try:
-            trip = self.trip.of(len(items))
-            future = flow.context.copy().run(places.submit, self.executor, trip, values, starts, self.size.seconds)
-        except BaseException as error:
-            for item in self._withdraw(items):
-                flow.post(flow.refuse, item, Failure(error))
-            if not issubclass(type(error), Exception):
-                raise
-            return
-        deadline = None if self.stopped_after is None else Deadline(future, self.stopped_after)
-        flow.watch(future, items, partial(self._back, items, sent, deadline, places.end_of(future)))
+        with put_off():  # or a Ctrl-C could leave a trip under way of which nobody knows
+            try:
+                trip = self.trip.of(len(items))
+                future = flow.context.copy().run(places.submit, self.executor, trip, values, starts, self.size.seconds)
+            except BaseException as error:
+                for item in self._withdraw(items):
+                    flow.post(flow.refuse, item, Failure(error))
+                if not issubclass(type(error), Exception):
+                    raise
+                return
+            deadline = None if self.stopped_after is None else Deadline(future, self.stopped_after)
+            flow.watch(future, items, partial(self._back, items, sent, deadline, places.end_of(future)))
 
     def _count_sent(self, items: Sequence[Item], starts: list[int] | None) -> float:
         now, first = perf_counter(), self.flow.counters[self.span[0]]
@@ -269,7 +271,8 @@ class TripStation:
                 counters[number].started += sum(item.attempts is None for item in begun)
             elif self.flow.steps[number].on_result is not None:
                 counters[number].succeeded += max(0, succeeded - dropped)
-                counters[number].started += succeeded + sum(one.step == number - first for one in report.failures)
+                arrived = succeeded if number == first else max(0, succeeded - dropped)  # those count where it began
+                counters[number].started += arrived + sum(one.step == number - first for one in report.failures)
 
     def prune(self) -> None:
         """Forget the items that were dropped. Under the lock."""
