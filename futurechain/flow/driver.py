@@ -21,7 +21,18 @@ from futurechain.core.thread_state import current
 from futurechain.core.unobserved import note_stage
 from futurechain.failure import Failure
 
-__all__ = ["NO_LOOP", "Driver", "Steps", "decorate", "is_driving", "is_steps", "note", "returnValue"]
+__all__ = [
+    "NO_LOOP",
+    "Driver",
+    "Steps",
+    "asyncio_loop",
+    "decorate",
+    "is_driving",
+    "is_steps",
+    "note",
+    "returnValue",
+    "trio_task",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
