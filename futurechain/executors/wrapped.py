@@ -162,13 +162,16 @@ class WrappedScheduler(OutOfProcess):
         try:
             self.inside.add(id(stage))
             foreign, source = self.send(self.foreign(self._executor()), stage, call, begun=begun)
-        except BaseException:
+            stage._call, stage._source = call[0], source
+            foreign.add_done_callback(_Arrival(self, stage, source))
+        except BaseException as error:
             self.inside.discard(id(stage))
+            turn = getattr(stage._source, "turn", None)
+            if turn is not None:  # a Ctrl-C may have come when the call was queued already, or begun
+                turn.give_up(stage, error)
             if stage.done():  # cancelled in between, and perhaps before a store of `send`
                 stage._source = None
             raise
-        stage._call, stage._source = call[0], source
-        foreign.add_done_callback(_Arrival(self, stage, source))
         if stage.done():  # cancelled in between, and perhaps before our stores
             stage._call = stage._source = None
             source.stop()
@@ -260,8 +263,12 @@ class WrappedScheduler(OutOfProcess):
             if ours:
                 raise
         finally:
-            if ours:
+            try:
+                if ours:
+                    self._ended.set()
+            except BaseException:  # Ctrl-C, just in there
                 self._ended.set()
+                raise
         self._ended.wait()
 
     def end(self, foreign: Any) -> None:
@@ -304,11 +311,7 @@ class ThreadsScheduler(WrappedScheduler):
     def send(self, foreign: Any, stage: Any, call: Call, *, begun: bool) -> tuple[cf.Future[Any], Launched]:
         turn = Turn(stage, call)
         stage._source = here = LaunchedTurn(turn)  # first: a worker may have the call before `submit` returns
-        try:
-            future = _submitted(foreign, (_run_within, (self, stage._context, turn), {}), begun=begun)
-        except BaseException as error:  # a Ctrl-C may have come when it was queued already
-            turn.give_up(stage, error)
-            raise
+        future = _submitted(foreign, (_run_within, (self, stage._context, turn), {}), begun=begun)
         return future, here if type(future) is cf.Future else Launched(future, turn)
 
     def receive(self, stage: Any, outcome: Any) -> None:
@@ -335,12 +338,8 @@ class ProcessScheduler(WrappedScheduler):
         if foreign._broken:
             raise standard.BrokenProcessPool(foreign._broken)
         turn = Turn(stage, call)
-        try:
-            future = standard.ProcessPoolExecutor.submit(foreign, Parcel(turn))
-        except BaseException as error:  # as above
-            turn.give_up(stage, error)
-            raise
-        return future, LaunchedTurn(turn)
+        stage._source = here = LaunchedTurn(turn)  # first, as above
+        return standard.ProcessPoolExecutor.submit(foreign, Parcel(turn)), here
 
 
 def _submitted(foreign: Any, call: Call, *, begun: bool) -> cf.Future[Any]:

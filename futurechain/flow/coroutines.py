@@ -147,7 +147,7 @@ class _Runner(Handler):
         attach(hop, _Refused(functools.partial(_take_step, turn, *args)))  # first: once noted, it may be cancelled
         try:
             self.step = hop  # before it is queued: who waits for the coroutine may be blocked already
-            home.register(hop)
+            home.register(hop, self.target)
             home.start(hop, (_take_step, (turn, *args), {}))
         except BaseException:  # Ctrl-C: a shutdown must not wait for it
             if claim(hop):
