@@ -209,6 +209,20 @@ def test_what_is_cancelled_has_not_run_and_does_not(make, order, tmp_path):
                 return
 
 
+@pytest.mark.parametrize("order", ["cancel first", "begin first"])
+def test_a_worker_that_begins_while_its_future_is_cancelled(order):
+    """In whatever moment both come: the work is not wanted, or was not cancelled."""
+    with Stepper(inside.CORE_FILES, threads=2, few=True) as stepper:
+        for stop in itertools.count():
+            future = Future()
+            jobs = [future.cancel, future.set_running_or_notify_cancel]
+            slots = stepper.run(jobs if order == "cancel first" else jobs[::-1], [(0, stop), (1, NEVER)])
+            assert [slot.error for slot in slots] == [None, None]
+            assert slots[0].value != slots[1].value
+            if slots[0].steps <= stop:
+                return
+
+
 class ByHand(cf.ThreadPoolExecutor):
     """Keeps what it is given, to be run by hand."""
 

@@ -346,9 +346,13 @@ class StandardFuture(State, cf.Future[T]):
         if claim(self):
             self._dependents.insert(0, RUNNING)
             return True
-        if self.cancelled():
+        if self._is_being_settled() or self.cancelled():  # in this order: it may be published in between
             return False
         raise InvalidStateError(f"{self!r} cannot be set running: it is {str(self._state).lower()} already")
+
+    def _is_being_settled(self) -> bool:
+        """Tell whether another thread cancels this bare future just now: it has the ticket, and will publish that."""
+        return self._handler is None and not self.done() and RUNNING not in self._dependents
 
     def set_result(self, result: T) -> None:
         """Settle the future with a value; runs local dependents in this thread.
