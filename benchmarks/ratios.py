@@ -351,6 +351,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for row in measured:
             print(f"{row.work} ...", file=sys.stderr, flush=True)
             measure(row, 5 if options.quick else options.rounds)
+            print(table([row]), file=sys.stderr, flush=True)  # who ends a long run early has what was measured so far
     print(table(measured))
     if options.json:
         options.json.write_text(json.dumps(as_json(measured), indent=2) + "\n", encoding="utf-8")

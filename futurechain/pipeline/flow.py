@@ -120,7 +120,10 @@ class Flow:
             self.shelf.put(item)
             if station is not None:
                 station.queue.append(item)
-                if station.inside >= station.most or not station.can_send():
+                # What `can_send` would say of most items; to ask it would cost more than all else here.
+                if station.inside >= station.workers and len(station.queue) < station.wanted:
+                    return
+                if not station.can_send():
                     return
         if station is not None:
             station.fill()
@@ -268,7 +271,7 @@ class Flow:
     def _finish(self, items: Sequence[Item], values: Sequence[Any] | None) -> list[Any]:
         """Do so under the lock; return the futures to cancel."""
         futures: list[Any] = []
-        before = self.live
+        before, shelf = self.live, self.shelf
         for item, value in zip(items, values or repeat(PENDING)):  # noqa: B905  # one of the two has no end
             if item.state is not LIVE:
                 continue
@@ -276,13 +279,14 @@ class Flow:
                 item.outcome = value
             item.state = DONE
             self.live -= 1
-            self.shelf.is_done(item)
+            if not shelf.ordered:
+                shelf.is_done(item)
             if type(item.outcome) is Failure:
                 self.failed += 1
                 if not self.return_exceptions:
                     self.finished += before - self.live
                     self.closed = self.exhausted = True
-                    futures += self._drop(self.shelf.cut_behind(item))
+                    futures += self._drop(shelf.cut_behind(item))
                     before = self.live
         self.finished += before - self.live
         return futures

@@ -22,20 +22,20 @@ LIVE, DONE, DROPPED = "live", "done", "dropped"
 class Item:
     """One item on its way."""
 
-    __slots__ = ("attempts", "held", "outcome", "since", "state", "step")
+    # No slots: most items keep these as they are, and what is not stored costs nothing.
+    step: int = 0
+    """The number of the step that it waits for, or is in."""
+    state: str = LIVE
+    attempts: Attempts | None = None
+    """If it is in a step that may be tried again, and has been in there before."""
+    held: tuple[Any, ...] = ()
+    """What runs for it alone."""
 
     def __init__(self, outcome: Any, since: float) -> None:
         self.outcome: Any = outcome
         """What the step before it ended with; while a step runs, what that was given."""
-        self.step: int = 0
-        """The number of the step that it waits for, or is in."""
         self.since: float = since
         """When it came there."""
-        self.state: str = LIVE
-        self.attempts: Attempts | None = None
-        """If it is in a step that may be tried again, and has been in there before."""
-        self.held: tuple[Any, ...] = ()
-        """What runs for it alone."""
 
 
 class Shelf:
@@ -86,13 +86,16 @@ class Shelf:
         """Return outcomes that are ready, in their order; a failure that ends the stream comes alone."""
         source = self._order if self.ordered else self._ready
         taken: list[Any] = []
-        while source and source[0].state is DONE and len(taken) < most:
-            outcome = source[0].outcome
+        for item in source:
+            outcome = item.outcome
+            if item.state is not DONE or len(taken) == most:
+                break
             if type(outcome) is Failure and not self._keeps_failures:
                 if taken:
                     break
                 most = 1
             taken.append(outcome)
+        for _ in taken:
             source.popleft()
         return taken
 

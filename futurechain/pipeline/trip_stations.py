@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -54,6 +54,8 @@ class TripStation:
         self.queue: deque[Item] = deque()
         self.alone: deque[Item] = deque()
         self.inside: int = 0
+        self.wanted: int = self.size.size
+        """How many items the next trip takes, if there are as many."""
 
     def _most_inside(self, bounds: list[int]) -> int:
         """Return how many trips may be inside; a worker runs one item at a time, so the workers are a bound as well."""
@@ -91,11 +93,7 @@ class TripStation:
         if self.inside >= self.most:
             return False
         length = len(self.queue)
-        return bool(self.alone) or length >= self._wanted() or (length > 0 and self._may_be_short(length))
-
-    def _wanted(self) -> int:
-        size = self.size.size
-        return size if self.largest is None or self.size.fixed is not None else min(size, self.largest)
+        return bool(self.alone) or length >= self.wanted or (length > 0 and self._may_be_short(length))
 
     def _may_be_short(self, length: int) -> bool:
         """Tell whether a trip may be sent that is not full: a worker has nothing to do, and not much comes at once."""
@@ -103,7 +101,7 @@ class TripStation:
             return False
         flow = self.flow
         if self.size.fixed is None:
-            return not self.inside or flow.exhausted or flow.is_waited_for() or 8 * length >= self._wanted()
+            return not self.inside or flow.exhausted or flow.is_waited_for() or 8 * length >= self.wanted
         # a size that was asked for is kept while another item may still come
         last = flow.exhausted or (flow.is_waited_for() and not self.inside)
         return last and not flow.shelf.is_any_before(self.span[0])
@@ -115,7 +113,7 @@ class TripStation:
         if self.alone:
             items = [self.alone.popleft()]
         else:
-            length, wanted = len(self.queue), self._wanted()
+            length, wanted = len(self.queue), self.wanted
             if self.size.fixed is None and length < wanted:  # what there is, for all that have nothing to do
                 idle = self.workers - self.inside
                 wanted = -(-length // idle)
@@ -133,7 +131,7 @@ class TripStation:
             return
         first, flow = self.span[0], self.flow
         values = [item.outcome for item in items]
-        starts = [item.step - first for item in items] if any(item.step != first for item in items) else None
+        starts = None if _all_in(first, items) else [item.step - first for item in items]
         sent = self._count_sent(items, starts)
         with put_off():  # or a Ctrl-C could leave a trip under way of which nobody knows
             try:
@@ -150,7 +148,7 @@ class TripStation:
 
     def _count_sent(self, items: Sequence[Item], starts: list[int] | None) -> float:
         now, first = perf_counter(), self.flow.counters[self.span[0]]
-        waited = now * len(items) - sum(item.since for item in items)
+        waited = now * len(items) - sum([item.since for item in items])
         with self.flow.lock:
             if starts is None:
                 first.in_flight += len(items)
@@ -189,7 +187,7 @@ class TripStation:
         failed = {one.position: one for one in report.failures}
         alone = flow.steps[self.span[0]].retry is not None
         with flow.lock:
-            self.size.learn(report.begun, sum(report.seconds))
+            self._learn(report.begun, sum(report.seconds))
             self.inside -= 1
             self._count(items, rest, report, perf_counter() - sent)
             self._return(rest)
@@ -202,6 +200,13 @@ class TripStation:
             self._pass_on(items, values, end)
         if self.size.fixed is not None:  # only now it is known whether more can come to fill the next trip
             self.fill()
+
+    def _learn(self, items: int, seconds: float) -> None:
+        """Have the next trips take as many items as suits what this one has taken. Under the lock."""
+        self.size.learn(items, seconds)
+        if self.size.fixed is None:
+            size = self.size.size
+            self.wanted = size if self.largest is None else min(size, self.largest)
 
     def _pass_on(self, items: list[Item], values: list[Any], end: int) -> None:
         if end == len(self.flow.steps):
@@ -260,8 +265,12 @@ class TripStation:
     def _count(self, begun: list[Item], rest: list[Item], report: Report, away: float) -> None:
         """Count what the trip has done. Under the lock."""
         counters, first = self.flow.counters, self.span[0]
-        for item in (*begun, *rest):
-            counters[item.step].in_flight -= 1
+        items = (*begun, *rest)
+        if _all_in(first, items):
+            counters[first].in_flight -= len(items)
+        else:
+            for item in items:
+                counters[item.step].in_flight -= 1
         on_the_way = max(0.0, away - sum(report.seconds))
         counters[first].seconds_queued += report.waited + on_the_way * len(begun) / 2
         dropped = sum(item.state is not LIVE for item in begun) if self.flow.closed else 0
@@ -278,6 +287,11 @@ class TripStation:
         """Forget the items that were dropped. Under the lock."""
         self.queue = deque(item for item in self.queue if item.state is LIVE)
         self.alone = deque(item for item in self.alone if item.state is LIVE)
+
+
+def _all_in(number: int, items: Iterable[Item]) -> bool:
+    """Tell whether all of `items` are in the step of that number; at once, since there may be a thousand."""
+    return {item.step for item in items} == {number}
 
 
 def trip_through(steps: Sequence[Any], span: range) -> Trip:
