@@ -24,6 +24,7 @@ __all__ = [
     "is_moving",
     "left_in",
     "left_in_this_thread",
+    "sent_ahead",
     "state_of",
     "wrong_in",
 ]
@@ -109,6 +110,11 @@ def idle_workers(pool):
 def has_idle_process(pool):
     """Whether a worker of a process pool waits for whoever has something to do."""
     return bool(pool._scheduler.machine._watcher.roster.idle)
+
+
+def sent_ahead(pool):
+    """How many calls the workers of a process pool were sent beside those that they make."""
+    return sum(len(one.trip.ahead) for one in tuple(pool._scheduler.machine._watcher.roster.workers) if one.trip)
 
 
 def is_moving(pool):

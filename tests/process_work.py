@@ -151,6 +151,47 @@ def wait_for(path):
         time.sleep(0.002)
 
 
+def give_after(path, value):
+    """Wait until `path` is there."""
+    wait_for(path)
+    return value
+
+
+def leave_mark(path):
+    """Note that this was called: a byte for each call."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        os.write(fd, b"x")
+    finally:
+        os.close(fd)
+    return path
+
+
+def begin_and_wait(path):
+    """Let it be seen that this runs, and wait."""
+    Path(path + ".begun").touch()
+    wait_for(path + ".end")
+    return path
+
+
+def wait_for_and_raise(path):
+    wait_for(path)
+    raise ValueError(path)
+
+
+def count_up(number):
+    return number + 1
+
+
+def give_list(_):
+    return [1]
+
+
+def lengthen(values):
+    values.append(2)
+    return values
+
+
 def parcels_with_blocks():
     """How many packed objects this process holds that lie in shared memory."""
     return sum(type(one).__name__ == "Parcel" and bool(one.blocks) for one in gc.get_objects())

@@ -141,6 +141,8 @@ def _claim_to_cancel(future: Any) -> bool:
     stop = getattr(source_of(future), "stop", None)
     if stop is not None:
         return bool(stop()) and (claim(future) or claim(future))
+    if future._on_executor and not future._scheduler.keeps_back(future):
+        return False
     return (not future.running() and claim(future)) or (not future.running() and claim(future))
 
 

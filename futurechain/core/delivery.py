@@ -17,7 +17,9 @@ from futurechain.core.thread_state import current
 from futurechain.core.unobserved import note_unobserved
 from futurechain.failure import Failure
 
-__all__ = ["is_followed", "is_owned", "take_next_stage", "tell_quietly", "wake_waiting"]
+__all__ = [
+    "first_dependent", "is_followed", "is_owned", "take_ahead", "take_next_stage", "tell_quietly", "wake_waiting",
+]  # fmt: skip
 
 
 def is_followed(future: Any) -> bool:
@@ -26,6 +28,22 @@ def is_followed(future: Any) -> bool:
         if not isinstance(held, (Token, Waiter, WaitCondition)):
             return True
     return False
+
+
+def first_dependent(future: Any) -> Any:
+    """Return the first of those that depend on `future`, but for threads that wait for it; or None."""
+    for held in tuple(future._dependents):
+        if not isinstance(held, (Token, Waiter, WaitCondition)):
+            return next(iter(dict.copy(held).values()), None) if type(held) is Group else held
+    return None
+
+
+def take_ahead(future: Any, stage: Any) -> bool:
+    """Take `stage` out of the list of `future`, which is about to be settled: its executor has gone on with it.
+
+    False if somebody else has taken it out.
+    """
+    return take(future._dependents, stage)
 
 
 def wake_waiting(future: Any) -> bool:

@@ -53,6 +53,13 @@ class Scheduler:
     def register(self, stage: Any, source: Any = None) -> None:
         """Note that `stage`, attached to `source`, will want to run here, so that a shutdown waits for it."""
 
+    def keeps_back(self, stage: Any) -> bool:
+        """Say whether `stage`, which waits for its source, can be cancelled: nobody has begun it ahead of its turn.
+
+        From then on nobody will.
+        """
+        return True
+
     def unregister(self, stage: Any) -> None:
         """Note that `stage` is settled."""
 

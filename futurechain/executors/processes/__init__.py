@@ -9,9 +9,10 @@ Each module has one idea, and imports only from those above it:
 * `trips`: what is queued, in which order; `roster` and `staff`: who is there, who may be
 * `watcher`: the thread that owns all of it; `turnover`: what it does when workers come and go; `machine`: its outside;
   `ending`: what becomes of it when the interpreter ends
-* `pool`: the executor
+* `jobs`: tasks and stages, as the machine sees them; `ahead`: those that a worker may begin without a further word
+* `scheduler`: what chains hold; `pool`: the executor
 
-Up to `machine` nothing knows futures: it runs *jobs* (`trips.Job`). `pool` turns futures into jobs.
+Up to `machine` nothing knows futures: it runs *jobs* (`trips.Job`).
 """
 
 from __future__ import annotations

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 import types
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from futurechain.core.delivery import is_followed
 from futurechain.core.handlers import label
 from futurechain.core.observers import Elsewhere, watch
 from futurechain.core.scheduler import Call
 from futurechain.core.state import begin, give_back
-from futurechain.core.thread_state import current
-from futurechain.executors.out_of_process import OutOfProcess
-from futurechain.executors.processes.machine import Machine
 from futurechain.executors.processes.process import Phase
 from futurechain.executors.processes.trips import Item, Report
 from futurechain.failure import Failure
 
-__all__ = ["ProcessScheduler", "StageJob"]
+if TYPE_CHECKING:
+    from futurechain.executors.processes.ahead import AheadJob
+    from futurechain.executors.processes.scheduler import ProcessScheduler
+
+__all__ = ["StageJob"]
 
 
 class StageJob:
     """A task or stage, as the machine sees it; to the stage, what it waits for."""
 
-    __slots__ = ("_call", "_named", "_owns", "_scheduler", "_stage", "_told", "begun", "is_running", "item")
+    __slots__ = (
+        "_call", "_named", "_owns", "_scheduler", "_stage", "_told", "begun", "following", "is_running", "item",
+    )  # fmt: skip
 
     def __init__(self, scheduler: ProcessScheduler, stage: Any, call: Call, *, begun: bool) -> None:
         self._scheduler = scheduler
@@ -43,6 +44,8 @@ class StageJob:
         """Who wants to know when no worker has it any more."""
         self.item: Item | None = None
         """What stands for it in the machine, once it is there."""
+        self.following: AheadJob | None = None
+        """The job that the worker has gone on with."""
 
     @property
     def name(self) -> str:
@@ -81,6 +84,9 @@ class StageJob:
 
     def succeed(self, value: Any, report: Report) -> None:
         """Settle the stage."""
+        if self.following is not None:
+            self.following.given(value)
+            self.following = None
         self._settle(value, report)
 
     def fail(self, error: BaseException, report: Report | None) -> None:
@@ -135,83 +141,3 @@ class StageJob:
         if self.item is not None:
             self._scheduler.withdraw(self.item)
         return []
-
-
-class ProcessScheduler(OutOfProcess):
-    """Start calls on a machine, and deliver what comes of them."""
-
-    __slots__ = ("machine", "stop_cancelled")
-    starts_anywhere = True
-
-    def __init__(self, name: str, make: Callable[[str], Machine], *, stop_cancelled: bool) -> None:
-        super().__init__(name)
-        self.machine: Machine = make(name)
-        self.stop_cancelled: bool = stop_cancelled
-
-    def register(self, stage: Any, source: Any = None) -> None:
-        super().register(stage, source)
-        if NOTHING_STARTS_AT_EXIT and not self.closing:
-            self.machine.prepare()
-
-    def launch(self, stage: Any, call: Call, *, begun: bool) -> None:
-        job = StageJob(self, stage, call, begun=begun)
-        stage._call, stage._source = call[0], job
-        try:
-            (job.item,) = self.machine.submit([job], pack=_may_pack_here(call))
-        finally:
-            if stage.done():  # cancelled in between, and perhaps before our stores
-                stage._call = stage._source = None
-                if job.item is not None:
-                    self.withdraw(job.item)
-
-    def withdraw(self, item: Item) -> None:
-        """Let the machine forget a job, and end the worker that runs it, if that was asked for."""
-        (self.machine.stop if self.stop_cancelled else self.machine.withdraw)(item)
-
-    def is_moving(self) -> bool:
-        return self.is_working() or any(type(stage._source) is StageJob for stage in self.unsettled())
-
-    # -- ending -------------------------------------------------------------------------------------------------------
-
-    def finish(self) -> None:
-        self.machine.close()
-
-    def shut_down(self, *, wait: bool, cancel_futures: bool) -> None:
-        """Take no more outside work; end the machine when the chains have ended."""
-        if cancel_futures:
-            self.machine.catch_up()
-        self.close(cancel_futures=cancel_futures)
-        if wait and current.thread.within is not self:
-            self.wait()
-            self.machine.wait()
-
-    def terminate(self, number: int) -> None:
-        """End the workers by a signal; cancel what has not begun."""
-        self.shut_down(wait=False, cancel_futures=True)
-        self.machine.terminate(number)
-
-    def describe(self) -> str:
-        """Return what ``repr`` says."""
-        machine = self.machine
-        state = "broken" if machine.reason else "shut down" if self.closing else "open"
-        return f"{self.name} {state}, {len(machine.staff.processes)} workers, {machine.queued} queued"
-
-
-NOTHING_STARTS_AT_EXIT: bool = sys.version_info[:2] == (3, 12)
-"""Whether what a stage needs must be there before its turn comes: the interpreter may have begun to end by then."""
-_FUNCTIONS = frozenset({types.FunctionType, types.BuiltinFunctionType, type})
-_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
-SHORT = 1 << 17
-
-
-def _may_pack_here(call: Call) -> bool:
-    """Tell whether `call` may be pickled in this thread.
-
-    In one that serves everybody, only what runs nobody's code.
-    """
-    if not getattr(threading.current_thread(), "serves_everybody", False):
-        return True
-    fn, args, kwargs = call
-    if type(fn) not in _FUNCTIONS or kwargs:
-        return False
-    return all(type(one) in _PLAIN and (not hasattr(one, "__len__") or len(one) < SHORT) for one in args)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,8 +26,9 @@ from futurechain.executors.processes.ending import machines
 from futurechain.executors.processes.messages import Packer
 from futurechain.executors.processes.packing import pack_items
 from futurechain.executors.processes.process import WorkerProcess
+from futurechain.executors.processes.shared_memory import is_available
 from futurechain.executors.processes.staff import Staff
-from futurechain.executors.processes.trips import Item, Job, Trip
+from futurechain.executors.processes.trips import Following, Item, Job, Trip
 from futurechain.executors.processes.turnover import Options
 from futurechain.executors.processes.watcher import Inbox, Watcher
 from futurechain.executors.processes.wire import Bell, Piece
@@ -60,6 +62,7 @@ class Machine:
         self._packer = Packer(start.share)
         self.staff: Staff = Staff(context, limit, start, self._joined)
         self._watcher = Watcher(options, self.staff, self._packer, self._inbox, self._bell)
+        self._sends_ahead = options.max_tasks is None and is_available()
         self._lists = self._watcher.roster.idle, self._watcher.roster.returned
         self.thread: threading.Thread | None = None
         self._begun: list[threading.Thread] = []
@@ -204,6 +207,24 @@ class Machine:
         if self._process != os.getpid():
             text = f"{self.name} belongs to process {self._process}, which forked this one: make a new pool"
             raise RuntimeError(text)
+
+    def send_ahead(self, job: Following, fn: object, before: Item) -> Item | None:
+        """Let the worker that makes `before` call `fn` with its value, for `job`, without a further word from here.
+
+        Returns:
+            What stands for `job`; the machine says what becomes of it. None: nothing is done.
+        """
+        if not self._sends_ahead or self.queued:
+            return None
+        began = perf_counter()
+        try:
+            stream = pickle.dumps(fn, 5)
+        except Exception:  # it will be told when its turn comes
+            return None
+        item = Item(job, before.trip)
+        item.packing = began, perf_counter()
+        self._tell(self._watcher.send_ahead, (before, item, stream))
+        return item
 
     def withdraw(self, item: Item) -> None:
         """Forget a job that has not begun."""

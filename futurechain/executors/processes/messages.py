@@ -51,6 +51,10 @@ class Kind(enum.IntEnum):
     """A trip of one call, all of it in the stream of its parcel."""
     VALUE = 8
     """How that has ended: `TIMES`, and a value, all of it in the stream of its parcel."""
+    AHEAD = 9
+    """A function to call with the value of the call before; the worker may do so at once (see `progress`)."""
+    GOES_ON = 10
+    """As `VALUE`, and the worker has taken what was sent ahead to follow."""
 
 
 class Status(enum.IntEnum):
@@ -93,11 +97,13 @@ class Parcel:
         self.size: int = sum(map(len, pieces)) + (sum(block.size for block in blocks) if blocks else 0)
         """How much memory it takes."""
 
+    def is_short(self) -> bool:
+        """Tell whether there is nothing in it but a stream, a copy of which costs less than to send it apart."""
+        return not (self.blocks or self.layout[1] or self.size >= JOINED)
+
     def short(self) -> bytes | None:
-        """Return its stream, if there is nothing else in it, and a copy of that costs less than to send it apart."""
-        if self.blocks or self.layout[1] or self.size >= JOINED:
-            return None
-        return b"".join(self.pieces)
+        """Return its stream, if it is short."""
+        return b"".join(self.pieces) if self.is_short() else None
 
     def inlined(self) -> Parcel:
         """Return the same with nothing in shared memory; its blocks stay to be dropped by the caller."""

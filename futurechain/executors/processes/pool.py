@@ -84,8 +84,8 @@ class ProcessPoolExecutor(Mapping, standard.ProcessPoolExecutor):
         cancel_on_error: bool = False,
     ) -> None:
         # When the first pool is made: to import the machine costs as much as all the rest.
-        from futurechain.executors.processes.jobs import ProcessScheduler
         from futurechain.executors.processes.machine import Machine
+        from futurechain.executors.processes.scheduler import ProcessScheduler
         from futurechain.executors.processes.turnover import Options
         from futurechain.executors.processes.worker import Start
 

@@ -65,6 +65,8 @@ class WorkerProcess:
         self.tasks: int = 0
         """How many calls it has made."""
         self.progress: Progress | None = None
+        self.announced: int = 0
+        """How many calls were sent ahead to it."""
         self.inline: bool = False
         """Whether it cannot open our blocks."""
         self.address: tuple[int, int] | None = None

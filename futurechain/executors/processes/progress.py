@@ -1,7 +1,13 @@
-"""How far a worker is: a page that both sides have mapped."""
+"""How far a worker is, and what was sent ahead to it: a page that both sides have mapped.
+
+A call that was sent ahead is begun by the worker without a further word, or taken back by the parent. The *gate*
+decides which: a lock of the system on the byte of its number, in the file behind the page. Whoever gets it first has
+the call; it is never given back, but by the end of the process.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import struct
@@ -12,11 +18,18 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """A number that a worker writes and its parent reads, at any moment, also when the worker has been killed."""
+    """A number that a worker writes and its parent reads, at any moment, also when it was killed; and one back.
 
-    def __init__(self, source: int) -> None:
+    Args:
+        source: the descriptor of its file.
+        path: where the file can be opened again; None if `source` stays open.
+    """
+
+    def __init__(self, source: int, path: str | None = None) -> None:
         self._page = mmap.mmap(source, mmap.PAGESIZE)
         self._count = 0
+        self._path = path
+        self._fd = source if path is None else -1
 
     def step(self) -> None:
         """Count one more. A killed writer leaves the old number or the new one: it is one aligned word."""
@@ -27,6 +40,36 @@ class Progress:
         """Return the number."""
         (number,) = _NUMBER.unpack_from(self._page)
         return int(number)
+
+    def announce(self, number: int) -> None:
+        """Let the worker know that so many calls were sent ahead to it, the last of them being on its way."""
+        _NUMBER.pack_into(self._page, _NUMBER.size, number)
+
+    def announced(self) -> int:
+        """Return how many were."""
+        (number,) = _NUMBER.unpack_from(self._page, _NUMBER.size)
+        return int(number)
+
+    def has_gate(self) -> bool:
+        """Tell whether `take` can be used here; for one thread."""
+        if self._fd < 0 and self._path is not None:
+            try:
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            except OSError:
+                self._path = None  # the worker has ended
+        return self._fd >= 0
+
+    def take(self, number: int) -> bool:
+        """Take the call of that number; False if the other side has it."""
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)  # decides
+        except OSError:
+            return False
+        return True
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
 
     @staticmethod
     def make() -> tuple[Progress, tuple[int, int]] | None:
@@ -43,12 +86,13 @@ class Progress:
     @staticmethod
     def open(address: tuple[int, int]) -> Progress | None:
         """Return that of another process; None if it cannot be opened here."""
+        path = f"/proc/{address[0]}/fd/{address[1]}"
         try:
-            source = os.open(f"/proc/{address[0]}/fd/{address[1]}", os.O_RDWR | os.O_CLOEXEC)
+            source = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             return None
         try:
-            return Progress(source)
+            return Progress(source, path)
         except (OSError, ValueError):
             return None
         finally:

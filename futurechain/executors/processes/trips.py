@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 from futurechain.executors.processes.messages import Packer, Parcel, Times
+from futurechain.executors.processes.progress import Progress
 
-__all__ = ["Call", "Item", "Job", "Queue", "Report", "Trip"]
+__all__ = ["Call", "Following", "Item", "Job", "Queue", "Report", "Trip"]
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -62,10 +63,24 @@ class Job(Protocol):
         """Take an error: of a call that had begun, if there is a report, else of the way there or back."""
 
 
+class Following(Job, Protocol):
+    """A job that is to be called with the value of another one; it may be sent ahead of its turn. None of it raises."""
+
+    def arm(self, progress: Progress, number: int) -> bool:
+        """Say whether it may be sent ahead: under that number, to the worker with that page."""
+        ...
+
+    def follows(self, before: Job) -> None:
+        """Take note that a worker has taken it, and calls it with the value of `before`, which is about to be told."""
+
+    def left(self) -> None:
+        """Take note that no worker takes it ahead of its turn."""
+
+
 class Item:
     """One job of a trip."""
 
-    __slots__ = ("job", "packing", "parcel", "trip")
+    __slots__ = ("job", "packing", "parcel", "sent", "trip")
 
     def __init__(self, job: Job, trip: Trip) -> None:
         self.job: Job = job
@@ -73,6 +88,13 @@ class Item:
         self.parcel: Parcel | None = None
         self.packing: tuple[float, float] | None = None
         """From when to when it was packed."""
+        self.sent: float = 0.0
+        """When it was sent ahead, if it was."""
+
+    @property
+    def following(self) -> Following:
+        """The job, of one that was sent ahead."""
+        return cast("Following", self.job)
 
     def unpack(self, packer: Packer) -> None:
         """Forget what is packed, and give up the memory that it lies in."""
@@ -84,12 +106,14 @@ class Item:
 class Trip:
     """Jobs that travel together; on its way, only the machine's own thread touches it."""
 
-    __slots__ = ("cut", "items", "packing", "sent", "size", "worker")
+    __slots__ = ("ahead", "cut", "items", "packing", "sent", "size", "worker")
 
     def __init__(self, jobs: Iterable[Job] = (), cut: float | None = None) -> None:
         self.items: list[Item] = [Item(job, self) for job in jobs]
         self.cut: float | None = cut
         """After how many seconds the worker gives back what it has not begun; None: never."""
+        self.ahead: list[Item] = []
+        """What was sent ahead, to be begun with the value of the only call, and so on: jobs that are `Following`."""
         self.packing: bool = False
         """Whether another thread is packing it."""
         self.size: int = 0
@@ -123,6 +147,18 @@ class Trip:
             item.trip = trip
             item.job.unclaim()
         return trip
+
+    def go_on(self) -> Item:
+        """Take the next of those that were sent ahead for the one that is being made, which is returned."""
+        (item,) = self.items
+        self.items = [self.ahead.pop(0)]
+        self.sent = self.items[0].sent
+        return item
+
+    def leave_rest(self) -> None:
+        """Take note that nothing of what was sent ahead will be made."""
+        while self.ahead:
+            self.ahead.pop().following.left()
 
     def disown(self) -> None:
         """Take note that its blocks have reached nobody: the worker that was to have them had ended."""

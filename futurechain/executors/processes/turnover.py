@@ -130,6 +130,7 @@ class Turnover:
         trip, how = worker.trip, self._let_go_of(worker, phase)
         if trip is not None:
             worker.trip = trip.worker = None
+            trip.leave_rest()
             trip.forget_blocks(self._packer)
         if self.reason is not None or phase is Phase.LEAVING:
             self.refuse(trip)
@@ -200,7 +201,10 @@ class Turnover:
 
     def refuse(self, trip: Trip | None) -> None:
         """Fail a trip: the pool is broken."""
-        for item in () if trip is None else trip.items:
+        if trip is None:
+            return
+        trip.leave_rest()
+        for item in trip.items:
             item.job.fail(BrokenProcessPool(self.reason), None)
 
 

@@ -36,6 +36,8 @@ __all__ = ["Inbox", "Watcher"]
 
 MOST_UNTOLD = 32
 """So many results of short calls may be told at once, if more are to be expected."""
+MOST_AHEAD = 16
+"""So many calls are sent ahead to a worker at most."""
 MOMENT = 0.0005
 """For how long they may be held back for that, in seconds (`poll` makes a millisecond of it); and what is short."""
 
@@ -151,6 +153,46 @@ class Watcher:
             self.turnover.refuse(trip)
         else:
             self.backlog.push(trip)
+
+    def send_ahead(self, request: tuple[Item, Item, bytes]) -> None:
+        """Send a function to the worker that makes a call, to be called with the value of that.
+
+        The worker takes nothing behind what it does that could be done elsewhere meanwhile; this cannot.
+        """
+        before, item, stream = request
+        trip, worker = before.trip, before.trip.worker
+        if worker is None or not self._may_follow(before, worker):
+            item.following.left()
+            return
+        number, sent = worker.announced + 1, perf_counter()
+        if not item.following.arm(worker.progress, number):
+            item.following.left()
+            return
+        try:
+            complete = worker.send(Kind.AHEAD, number, [stream])
+        except OSError:  # it has ended, as will be seen
+            item.following.left()
+            return
+        item.trip, worker.announced = trip, number
+        trip.ahead.append(item)
+        item.sent = sent
+        worker.progress.announce(number)  # after it was sent: the worker waits for what is announced
+        if not complete:
+            self.roster.wants_to_write(worker, wants=True)
+
+    def _may_follow(self, before: Item, worker: WorkerProcess) -> bool:
+        trip = before.trip
+        last = (trip.ahead or trip.items)[-1:]
+        return (
+            last == [before]
+            and len(trip.items) == 1
+            and trip.cut is None
+            and worker.trip is trip
+            and worker.phase is Phase.BUSY
+            and len(trip.ahead) < MOST_AHEAD
+            and worker.progress is not None
+            and worker.progress.has_gate()
+        )
 
     def withdraw(self, item: Item) -> None:
         """Take a job out that is not wanted any more, if it has not begun."""
@@ -300,6 +342,8 @@ class Watcher:
             self._returned(worker, worker.trip, frame.payload)
         elif frame.kind == Kind.ANSWER and worker.trip is not None:
             self._answered(worker, worker.trip, frame)
+        elif frame.kind == Kind.GOES_ON and worker.trip is not None:
+            self._goes_on(worker, worker.trip, frame.payload)
         elif frame.kind == Kind.INLINE and worker.trip is not None:
             self._inline(worker, worker.trip)
         elif frame.kind == Kind.READY:
@@ -312,6 +356,7 @@ class Watcher:
         """It cannot open our blocks: it gets everything through the pipe from now on, and this trip once more."""
         worker.inline = True
         worker.trip = trip.worker = None
+        trip.leave_rest()
         trip.forget_blocks(self._packer)
         self.backlog.push_front([trip.split_off(trip.items)])
         if worker.phase is Phase.BUSY:
@@ -334,6 +379,7 @@ class Watcher:
         if answers is None:
             return
         worker.trip = trip.worker = None
+        trip.leave_rest()
         done, rest = trip.items[: len(answers)], trip.items[len(answers) :]
         worker.tasks += len(done)
         if rest:
@@ -350,6 +396,8 @@ class Watcher:
         (item,) = trip.items
         worker.trip = trip.worker = None
         worker.tasks += 1
+        if trip.ahead:
+            trip.leave_rest()
         self._go_on(worker)  # first: it is idle until then
         if payload is None:
             item.job.fail(MemoryError("no memory for the result of a worker"), None)
@@ -360,6 +408,20 @@ class Watcher:
         elif not self._arrived:
             self._tell_by = monotonic() + MOMENT
         self._arrived.append((item, answer, Report(worker.pid, answer.times, item.packing, trip.sent)))
+
+    def _goes_on(self, worker: WorkerProcess, trip: Trip, payload: memoryview | None) -> None:
+        """A value has come, and the worker has begun what was sent ahead to follow."""
+        sent, item = trip.sent, trip.go_on()
+        following = trip.items[0].following
+        worker.tasks += 1
+        if payload is None:
+            item.job.fail(MemoryError("no memory for the result of a worker"), None)
+            following.left()  # what comes of it is of no interest any more
+            return
+        answer = short_answer(payload)
+        following.follows(item.job)
+        self._tell_by = 0.0
+        self._arrived.append((item, answer, Report(worker.pid, answer.times, item.packing, sent)))
 
     def _tell_arrived(self) -> None:
         """Tell the results that have come: when all that is there was read, so that who waits is woken once."""

@@ -38,6 +38,9 @@ from futurechain.executors.processes.wire import Frame, Piece, Reader, Writer, f
 
 __all__ = ["Start", "main"]
 
+PLAIN: frozenset[type] = frozenset({bool, bytes, complex, float, int, str, type(None)})
+"""Values of exactly these types cannot be changed, and have no code of their own."""
+
 logger: logging.Logger = logging.getLogger("concurrent.futures")
 
 
@@ -89,6 +92,19 @@ class _Outcome(NamedTuple):
     parcel: Parcel
     texts: tuple[str, str] | None
     """For an error: what it is, and its traceback."""
+    plain: tuple[object, ...] = ()
+    """The value, if it may be given to another call as it is: that would get an equal one, and could not change it."""
+
+
+class _Ahead(NamedTuple):
+    """A call that was sent ahead, and the value for it."""
+
+    opened: Opened
+    value: object
+
+    def load(self) -> tuple[Any, tuple[object], dict[str, Any]]:
+        """Return what to call, and with what."""
+        return self.opened.load(), (self.value,), {}
 
 
 class _Worker:
@@ -106,6 +122,8 @@ class _Worker:
         self._handler: Callable[..., object] = signal.default_int_handler
         self._progress: Progress | None = None
         """How many calls were begun: it tells the parent which one has killed this process, if one does."""
+        self._heard = 0
+        """How many of those that were sent ahead have come."""
 
     def expect_interrupts(self, *, unblock: bool) -> None:
         """Let Ctrl-C interrupt calls, and nothing else.
@@ -158,6 +176,8 @@ class _Worker:
             elif received.kind == Kind.INLINE:
                 self._packer.stop_sharing()
                 self._answer([one._replace(parcel=one.parcel.inlined()) for one in self._last])
+            elif received.kind == Kind.AHEAD:  # too late: what it was to follow was answered, and it will come again
+                self._heard += 1
             else:
                 return
             del received
@@ -185,14 +205,50 @@ class _Worker:
             self._packer.sender.give_back()
 
     def _make_one(self, stream: Any) -> None:
-        """Make the call of a short message; a value goes back in one, too, if it can."""
-        outcome = self._call([Opened(stream, [])], perf_counter())
-        value = outcome.parcel.short() if outcome.status is Status.VALUE else None
-        if value is None:
+        """Make the call of a short message."""
+        self._finish(self._call([Opened(stream, [])], perf_counter()))
+
+    def _finish(self, outcome: _Outcome) -> None:
+        """Send back how the only call of a trip has ended, and go on with what was sent ahead to follow it."""
+        following: list[_Ahead] = []
+        while self._find_following(outcome, following):
+            self._send_value(Kind.GOES_ON, outcome)
+            outcome = self._call(following, perf_counter())
+        if not (outcome.status is Status.VALUE and self._send_value(Kind.VALUE, outcome)):
             self._answer([outcome])
-            return
+
+    def _send_value(self, kind: Kind, outcome: _Outcome) -> bool:
+        """Send a value in a short message, if it can go in one."""
+        value = outcome.parcel.short()
+        if value is None:
+            return False
         self._last = []
-        self._write(short_frame(Kind.VALUE, TIMES.pack(*outcome.times) + value))
+        self._write(short_frame(kind, TIMES.pack(*outcome.times) + value))
+        return True
+
+    def _find_following(self, outcome: _Outcome, found: list[_Ahead]) -> bool:
+        """Find what was sent ahead to follow `outcome`, if that is plain and short; nobody can take it back then."""
+        progress = self._progress
+        if not outcome.plain or progress is None or progress.announced() == self._heard:
+            return False
+        received = self._next_ahead() if outcome.parcel.is_short() else None
+        if received is None or received.payload is None or not progress.take(received.header):
+            return False
+        found.append(_Ahead(Opened(received.payload, []), outcome.plain[0]))
+        return True
+
+    def _next_ahead(self) -> Frame | None:
+        """Read the next of those that were announced: it is on its way, if it is not here."""
+        frames = self._reader.frames
+        while not frames:
+            try:
+                self._reader.read()
+            except (EOFError, OSError):
+                return None
+        if frames[0].kind != Kind.AHEAD:
+            return None
+        self._heard += 1
+        return frames.popleft()
 
     def _make(self, received: Frame) -> None:
         """Make the calls of a trip, as far as its time goes."""
@@ -211,7 +267,10 @@ class _Worker:
             if not outcomes:
                 self._send(Kind.INLINE)
                 return
-        self._answer(outcomes)
+        if len(layouts) == 1 and cut is None:
+            self._finish(outcomes[0])
+        else:
+            self._answer(outcomes)
 
     def _connect(self, address: tuple[int, int] | None) -> None:
         if address != self._address and address is not None:
@@ -222,7 +281,7 @@ class _Worker:
         opened, rest = open_parcel(layout, payload, self._receiver)
         return [opened], rest
 
-    def _call(self, opened: list[Opened], at: float) -> _Outcome:
+    def _call(self, opened: list[Opened] | list[_Ahead], at: float) -> _Outcome:
         """Make one call; `opened` is emptied, so that nothing but the call holds its arguments."""
         if self._progress is not None:
             self._progress.step()
@@ -250,7 +309,8 @@ class _Worker:
 
     def _value(self, times: Times, value: object) -> _Outcome:
         try:
-            return _Outcome(Status.VALUE, times, self._packer.pack(value), None)
+            plain = (value,) if type(value) in PLAIN else ()
+            return _Outcome(Status.VALUE, times, self._packer.pack(value), None, plain)
         except BaseException as error:
             own = isinstance(error, MemoryError) or not isinstance(error, Exception)
             return self._failure(Status.RAISED if own else Status.RESULT_UNSENDABLE, times, error)
