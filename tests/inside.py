@@ -16,6 +16,7 @@ __all__ = [
     "PACKAGE",
     "STARTING_FILES",
     "STREAM_FILES",
+    "catch_up",
     "has_dependents",
     "has_idle_process",
     "idle_workers",
@@ -110,6 +111,11 @@ def idle_workers(pool):
 def has_idle_process(pool):
     """Whether a worker of a process pool waits for whoever has something to do."""
     return bool(pool._scheduler.machine._watcher.roster.idle)
+
+
+def catch_up(pool):
+    """Wait until the machine of a process pool has done what it was asked for."""
+    pool._scheduler.machine.catch_up()
 
 
 def sent_ahead(pool):

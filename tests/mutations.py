@@ -442,14 +442,6 @@ MUTANTS = (
         ("test_ahead.py",),
     ),
     Mutant(
-        "executors/processes/ahead.py",
-        "        if take_ahead(self._source, stage) and begin(stage):  # else it is settled already, or about to be",
-        "        if begin(stage):",
-        "what a worker has begun is not started once more when its source is told",
-        (),
-        ("test_ahead.py",),
-    ),
-    Mutant(
         "executors/parcel.py",
         "        if not begin(stage):  # it was cancelled by who had looked before there was anything to be stopped",
         "        if not begin(stage) and stage.done():",

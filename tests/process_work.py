@@ -157,6 +157,12 @@ def give_after(path, value):
     return value
 
 
+def wait_and_give(paths):
+    """Wait until the first one is there, and return the second."""
+    wait_for(paths[0])
+    return paths[1]
+
+
 def leave_mark(path):
     """Note that this was called: a byte for each call."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

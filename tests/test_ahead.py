@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import itertools
 import multiprocessing
 import os
 import random
@@ -24,6 +25,7 @@ import process_work as work
 from futurechain import INLINE, ProcessPoolExecutor, trace
 from futurechain.errors import StagePicklingError, WorkerDiedError
 from futurechain.testing import ManualClock
+from stepping import NEVER, Stepper
 
 ROOT = Path(__file__).parent.parent
 
@@ -319,6 +321,34 @@ def test_what_is_said_to_be_cancelled_is_not_called(pool, tmp_path):
 
     pool.submit(int).result(30)
     assert (Path(path).stat().st_size if Path(path).exists() else 0) == called
+
+
+@pytest.mark.parametrize("order", ["cancel first", "send first"])
+def test_cancelled_just_when_it_is_sent(pool, order, tmp_path):
+    """Before whichever bytecode of a cancellation it is sent, or the other way round: it is for one of the two."""
+    with Stepper(inside.STARTING_FILES | inside.CORE_FILES, threads=2, few=True) as stepper:
+        for stop in itertools.count(0, 1 if guard.IS_THOROUGH or order == "cancel first" else 3):
+            root, gate, mark = futurechain.Future(), tmp_path / f"gate {stop}", tmp_path / f"mark {stop}"
+            first = root.then(work.wait_and_give, on=pool)
+            second = first.then(work.leave_mark)
+            kept = first.then(str, on=INLINE)  # so that the first one is made, whatever becomes of the second
+
+            def send(root=root, kept=kept, gate=gate, paths=(str(gate), str(mark))):
+                root.set_result(paths)
+                inside.catch_up(pool)
+                gate.touch()
+                kept.result(30)  # by then the worker has gone on, if it does
+
+            jobs = [second.cancel, send] if order == "cancel first" else [send, second.cancel]
+            slots = stepper.run(jobs, [(0, stop), (1, NEVER)])
+            assert [slot.error for slot in slots] == [None, None]
+            cf.wait([second], 30)
+            pool.submit(abs, -1).result(30)  # there is one worker: what came before has run
+            assert second.cancelled() != mark.exists()
+            assert second.cancelled() == slots[jobs.index(second.cancel)].value
+            assert not inside.left_in(second)
+            if slots[0].steps <= stop:
+                return
 
 
 # -- a worker dies ----------------------------------------------------------------------------------------------------

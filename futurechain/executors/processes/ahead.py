@@ -58,7 +58,8 @@ class AheadJob(StageJob):
     def follows(self, before: Job) -> None:
         """Take note that a worker has taken it, and calls it with the value of `before`, which is about to be told."""
         stage = self._stage
-        if take_ahead(self._source, stage) and begin(stage):  # else it is settled already, or about to be
+        # Its source is not to start it once more, which would be in vain. Else it is settled, or about to be.
+        if take_ahead(self._source, stage) and begin(stage):
             self._owns = self.is_running = True
             stage._call, stage._source = self.call()[0], self
         if isinstance(before, StageJob):
