@@ -133,7 +133,7 @@ def release_all(sources: Iterable[Any], child: Any) -> Iterator[Any]:
 
 
 def _claim_to_cancel(future: Any) -> bool:
-    """Claim `future`, unless it runs, and whoever runs it does not stop when asked.
+    """Claim `future`, unless it runs, and whoever runs it does not stop when asked, or was begun ahead of its turn.
 
     Whether it runs, and whose it is, is told by two lists, one after the other. Should its handler run between these
     looks, and return a future, it waits again, and is found by a second look. A handler runs but once.
