@@ -24,6 +24,7 @@ import inside
 import process_work as work
 from futurechain import INLINE, ProcessPoolExecutor, trace
 from futurechain.errors import StagePicklingError, WorkerDiedError
+from futurechain.executors.processes.progress import Progress
 from futurechain.testing import ManualClock
 from stepping import NEVER, Stepper
 
@@ -186,6 +187,17 @@ def test_what_does_not_pickle_fails_at_its_turn(pool, gate):
 
     assert isinstance(second.exception(30), StagePicklingError)
     assert first.result(30) == 1
+
+
+def test_a_method_takes_its_object_along_at_its_turn(pool, gate):
+    """What its object is like then counts, as for every argument."""
+    known = {1: "before"}
+    first = pool.submit(work.give_after, str(gate), 1)
+    second = first.then(known.get)
+    known[1] = "then"
+    gate.touch()
+
+    assert second.result(30) == "then"
 
 
 def test_who_was_attached_before_comes_before(pool, gate):
@@ -351,6 +363,61 @@ def test_cancelled_just_when_it_is_sent(pool, order, tmp_path):
                 return
 
 
+def test_attached_while_its_source_is_launched(pool, tmp_path):
+    """By whom it is sent ahead then, its cancellation and its call exclude each other."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    chance = random.Random(3)
+    try:
+        for number in range(2000 if guard.IS_THOROUGH else 300):
+            path, root = tmp_path / str(number), futurechain.Future()
+            first = root.then(work.nap_and_give, on=pool)
+            settler = threading.Thread(target=root.set_result, args=(str(path),))
+            settler.start()
+            for _ in range(chance.randrange(600)):
+                pass
+            second = first.then(work.leave_mark)
+            settler.join()
+            kept = first.then(str, on=INLINE)
+            cancelled = second.cancel()
+            kept.result(30)
+            cf.wait([second], 30)
+            pool.submit(int).result(30)
+            assert path.exists() != cancelled
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_who_notes_first_has_the_call():
+    """A number that one side has taken or withdrawn is out of the other one's reach, also when its process is dead."""
+    worker, address = Progress.make()
+    parent = Progress.open(address)
+    assert parent.has_gate()
+    child = os.fork()
+    if not child:
+        os._exit(0 if worker.take(3) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    assert not parent.withdraw(3)
+    assert parent.withdraw(4)
+    assert not worker.take(4)
+    assert worker.take(5)
+
+
+def test_no_lock_is_kept(pool, tmp_path):
+    """However many stages are sent ahead, taken, or cancelled: the system keeps no locks for them."""
+    for number in range(100):
+        gate = tmp_path / str(number)
+        _, second, third = held(pool, gate, 1, work.count_up, work.count_up)
+        if number % 2:
+            third.cancel()
+        gate.touch()
+        cf.wait([second, third], 30)
+
+    ours = {os.getpid(), *pool._processes}
+    assert not [line for line in Path("/proc/locks").read_text().splitlines() if int(line.split()[4]) in ours]
+
+
 # -- a worker dies ----------------------------------------------------------------------------------------------------
 
 
@@ -381,6 +448,22 @@ def test_a_task_that_is_killed_with_stages_behind_it(heal, gate, tmp_path):
     assert third.exception(30) is second.exception(30) is first.exception()
     assert not (tmp_path / "mark").exists()
     pool.shutdown()
+
+
+def test_a_broken_pool_whose_workers_go_on_for_a_moment(caplog):
+    """What a worker says after the pool has broken harms nobody: the pool tells why it is broken."""
+    pool = ProcessPoolExecutor(2, initializer=work.refuse_to_end)
+    cf.wait([pool.submit(work.nap, 0.05) for _ in range(2)])
+    last = pool.submit(work.nap, 0.3, 1).then(work.count_up).then(work.count_up)
+    until(lambda: inside.sent_ahead(pool) == 2)
+    pool.submit(work.exit_now)
+
+    assert isinstance(last.exception(30), BrokenProcessPool)
+    time.sleep(0.5)  # the worker goes on, until it is killed
+    with pytest.raises(BrokenProcessPool, match="ended abruptly"):
+        pool.submit(int)
+    pool.shutdown()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])

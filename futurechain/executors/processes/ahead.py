@@ -53,7 +53,7 @@ class AheadJob(StageJob):
     def stays(self) -> bool:
         """See to it that no worker begins it ahead of its turn; False if one has."""
         gate = self._gate
-        return gate is None or gate[0].take(gate[1])
+        return gate is None or gate[0].withdraw(gate[1])
 
     def follows(self, before: Job) -> None:
         """Take note that a worker has taken it, and calls it with the value of `before`, which is about to be told."""
@@ -72,7 +72,8 @@ class AheadJob(StageJob):
 
     def left(self) -> None:
         """Take note that nothing is to be decided any more."""
-        self._scheduler.ahead.pop(id(self._stage), None)
+        if self._scheduler.ahead.get(id(self._stage)) is self:
+            self._scheduler.ahead.pop(id(self._stage), None)
         self._gate = None
 
 

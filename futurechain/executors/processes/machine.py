@@ -28,7 +28,7 @@ from futurechain.executors.processes.packing import pack_items
 from futurechain.executors.processes.process import WorkerProcess
 from futurechain.executors.processes.shared_memory import is_available
 from futurechain.executors.processes.staff import Staff
-from futurechain.executors.processes.trips import Following, Item, Job, Trip
+from futurechain.executors.processes.trips import Ahead, Following, Item, Job, Trip
 from futurechain.executors.processes.turnover import Options
 from futurechain.executors.processes.watcher import Inbox, Watcher
 from futurechain.executors.processes.wire import Bell, Piece
@@ -223,7 +223,7 @@ class Machine:
             return None
         item = Item(job, before.trip)
         item.packing = began, perf_counter()
-        self._tell(self._watcher.send_ahead, (before, item, stream))
+        self._tell(self._watcher.send_ahead, Ahead(item, before, stream))
         return item
 
     def withdraw(self, item: Item) -> None:
@@ -319,6 +319,8 @@ class Machine:
                 self.staff.leaves(argument)
                 argument.kill()
                 argument.bury()
+            elif isinstance(argument, Ahead):
+                argument.item.following.left()
             elif isinstance(argument, threading.Event):
                 argument.set()
 

@@ -1,8 +1,8 @@
 """How far a worker is, and what was sent ahead to it: a page that both sides have mapped.
 
-A call that was sent ahead is begun by the worker without a further word, or taken back by the parent. The *gate*
-decides which: a lock of the system on the byte of its number, in the file behind the page. Whoever gets it first has
-the call; it is never given back, but by the end of the process.
+A call that was sent ahead is begun by the worker without a further word, or withdrawn by the parent. Whoever comes
+first notes that in the page, and the other one finds it. A lock of the system on the byte of its number, in the file
+behind the page, makes look and note one step; it is held for no longer, and the end of a process gives it back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """A number that a worker writes and its parent reads, at any moment, also when it was killed; and one back.
+    """Numbers that a worker writes and its parent reads, at any moment, also when it was killed; and some back.
 
     Args:
         source: the descriptor of its file.
@@ -34,21 +34,19 @@ class Progress:
     def step(self) -> None:
         """Count one more. A killed writer leaves the old number or the new one: it is one aligned word."""
         self._count += 1
-        _NUMBER.pack_into(self._page, 0, self._count)
+        _NUMBER.pack_into(self._page, BEGUN, self._count)
 
     def read(self) -> int:
         """Return the number."""
-        (number,) = _NUMBER.unpack_from(self._page)
-        return int(number)
+        return self._read(BEGUN)
 
     def announce(self, number: int) -> None:
         """Let the worker know that so many calls were sent ahead to it, the last of them being on its way."""
-        _NUMBER.pack_into(self._page, _NUMBER.size, number)
+        _NUMBER.pack_into(self._page, ANNOUNCED, number)
 
     def announced(self) -> int:
         """Return how many were."""
-        (number,) = _NUMBER.unpack_from(self._page, _NUMBER.size)
-        return int(number)
+        return self._read(ANNOUNCED)
 
     def has_gate(self) -> bool:
         """Tell whether `take` can be used here; for one thread."""
@@ -60,12 +58,42 @@ class Progress:
         return self._fd >= 0
 
     def take(self, number: int) -> bool:
-        """Take the call of that number; False if the other side has it."""
+        """Take the call of that number, in the worker; False if it was withdrawn."""
+        if not self._lock(number):  # it is being withdrawn
+            return False
+        try:
+            if self._read(_withdrawn(number)) == number:
+                return False
+            _NUMBER.pack_into(self._page, TAKEN, number)
+            return True
+        finally:
+            self._unlock(number)
+
+    def withdraw(self, number: int) -> bool:
+        """Withdraw the call of that number, in the parent; False if the worker has taken it, and maybe died of it."""
+        if not self._lock(number):  # it is being taken
+            return False
+        try:
+            if self._read(TAKEN) >= number:
+                return False
+            _NUMBER.pack_into(self._page, _withdrawn(number), number)
+            return True
+        finally:
+            self._unlock(number)
+
+    def _lock(self, number: int) -> bool:
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)  # decides
         except OSError:
             return False
         return True
+
+    def _unlock(self, number: int) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, number)
+
+    def _read(self, place: int) -> int:
+        (number,) = _NUMBER.unpack_from(self._page, place)
+        return int(number)
 
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
@@ -100,3 +128,12 @@ class Progress:
 
 
 _NUMBER = struct.Struct("@Q")
+BEGUN, ANNOUNCED, TAKEN, WITHDRAWN = (place * _NUMBER.size for place in range(4))
+"""Where is what in the page: how many calls were begun; the last number that was announced; the last one that was
+taken; and, for so many numbers in turns, that one, if it was withdrawn."""
+TURNS = 64
+"""More than are sent ahead at once."""
+
+
+def _withdrawn(number: int) -> int:
+    return WITHDRAWN + number % TURNS * _NUMBER.size

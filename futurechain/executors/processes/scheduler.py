@@ -70,11 +70,13 @@ class ProcessScheduler(OutOfProcess):
             return False
         fn = stage._handler
         before = self.ahead.get(id(source)) or source._source
-        if type(fn) not in _FUNCTIONS or not isinstance(before, StageJob):
+        if not _goes_by_name(fn) or not isinstance(before, StageJob):
             return False
         if before.item is None or before.item.trip.worker is None:
             return False
-        job = self.ahead[id(stage)] = AheadJob(self, stage, source, fn)
+        job = AheadJob(self, stage, source, fn)
+        if self.ahead.setdefault(id(stage), job) is not job:  # decides: who attaches it, or who launches its source
+            return False
         job.item = self.machine.send_ahead(job, fn, before.item)
         if job.item is None:
             job.left()
@@ -132,8 +134,15 @@ class ProcessScheduler(OutOfProcess):
 NOTHING_STARTS_AT_EXIT: bool = sys.version_info[:2] == (3, 12)
 """Whether what a stage needs must be there before its turn comes: the interpreter may have begun to end by then."""
 _FUNCTIONS = frozenset({types.FunctionType, types.BuiltinFunctionType, type})
+_MODULES = frozenset({types.ModuleType, type(None)})
+"""Where builtin functions come from."""
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 SHORT = 1 << 17
+
+
+def _goes_by_name(fn: Any) -> bool:
+    """Tell whether `fn` is pickled by its name, so that nobody's code runs for it; a method takes its object along."""
+    return type(fn) in _FUNCTIONS and type(getattr(fn, "__self__", None)) in _MODULES
 
 
 def _may_pack_here(call: Call) -> bool:
@@ -144,6 +153,6 @@ def _may_pack_here(call: Call) -> bool:
     if not getattr(threading.current_thread(), "serves_everybody", False):
         return True
     fn, args, kwargs = call
-    if type(fn) not in _FUNCTIONS or kwargs:
+    if not _goes_by_name(fn) or kwargs:
         return False
     return all(type(one) in _PLAIN and (not hasattr(one, "__len__") or len(one) < SHORT) for one in args)

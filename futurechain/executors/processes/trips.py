@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 from futurechain.executors.processes.messages import Packer, Parcel, Times
 from futurechain.executors.processes.progress import Progress
 
-__all__ = ["Call", "Following", "Item", "Job", "Queue", "Report", "Trip"]
+__all__ = ["Ahead", "Call", "Following", "Item", "Job", "Queue", "Report", "Trip"]
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -101,6 +101,17 @@ class Item:
         parcel, self.parcel = self.parcel, None
         if parcel is not None:
             packer.drop(parcel.blocks)
+
+
+class Ahead(NamedTuple):
+    """What is to be sent ahead."""
+
+    item: Item
+    """Of a job that is `Following`."""
+    before: Item
+    """What it is to follow."""
+    stream: bytes
+    """Its function, pickled."""
 
 
 class Trip:

@@ -28,7 +28,7 @@ from futurechain.executors.processes.roster import Roster
 from futurechain.executors.processes.shared_memory import Unopened
 from futurechain.executors.processes.staff import Staff
 from futurechain.executors.processes.sweeping import Sweeper
-from futurechain.executors.processes.trips import Item, Report, Trip
+from futurechain.executors.processes.trips import Ahead, Item, Report, Trip
 from futurechain.executors.processes.turnover import Options, Turnover
 from futurechain.executors.processes.wire import Bell, Frame, Piece
 
@@ -154,12 +154,12 @@ class Watcher:
         else:
             self.backlog.push(trip)
 
-    def send_ahead(self, request: tuple[Item, Item, bytes]) -> None:
+    def send_ahead(self, ahead: Ahead) -> None:
         """Send a function to the worker that makes a call, to be called with the value of that.
 
         The worker takes nothing behind what it does that could be done elsewhere meanwhile; this cannot.
         """
-        before, item, stream = request
+        item, before, stream = ahead
         trip, worker = before.trip, before.trip.worker
         if worker is None or not self._may_follow(before, worker):
             item.following.left()
@@ -411,6 +411,8 @@ class Watcher:
 
     def _goes_on(self, worker: WorkerProcess, trip: Trip, payload: memoryview | None) -> None:
         """A value has come, and the worker has begun what was sent ahead to follow."""
+        if not trip.ahead:  # the pool is broken, and all of it was told so
+            return
         sent, item = trip.sent, trip.go_on()
         following = trip.items[0].following
         worker.tasks += 1
