@@ -443,6 +443,22 @@ def test_no_use_in_a_forked_child():
         assert pool.submit(work.double, 1).result(30) == 2
 
 
+def test_a_forked_child_lets_go_of_an_inherited_pool(tmp_path):
+    """It cancels what it has inherited, and shuts the pool down, for itself: none of that waits for the parent's."""
+    with ProcessPoolExecutor(1) as pool:
+        task = pool.submit(work.give_after, str(tmp_path / "gate"), 1)
+        last = task.then(work.count_up)
+        if not (child := os.fork()):
+            signal.alarm(20)
+            last.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown()
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        (tmp_path / "gate").touch()
+        assert last.result(30) == 2
+
+
 # -- order, ends, and the rest ----------------------------------------------------------------------------------------
 
 

@@ -242,7 +242,8 @@ class Machine:
 
     def catch_up(self) -> None:
         """Return when what was submitted before has begun, as far as there are workers for it."""
-        if self.thread is not None and self.thread is not threading.current_thread():
+        is_here = self.thread is not None and self._process == os.getpid()  # a fork does not take it along
+        if is_here and self.thread is not threading.current_thread():
             done = threading.Event()
             self._tell(self._watcher.catch_up, done)
             done.wait()
