@@ -53,6 +53,20 @@ def until(condition):
         time.sleep(0.002)
 
 
+def locks_of(*pids):
+    """The locks on files that processes hold: of whom, on what, on which bytes."""
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return {tuple(words[4:]) for words in lines if int(words[4]) in pids}
+
+
+def in_a_child(act, *args):
+    """What `act` says in a process that ends then."""
+    child = os.fork()
+    if not child:
+        os._exit(bool(act(*args)))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
 def held(pool, gate, value, *fns):
     """A task that waits for `gate` and gives `value`, and stages that were sent after it."""
     future = pool.submit(work.give_after, str(gate), value)
@@ -393,19 +407,16 @@ def test_who_notes_first_has_the_call():
     worker, address = Progress.make()
     parent = Progress.open(address)
     assert parent.has_gate()
-    child = os.fork()
-    if not child:
-        os._exit(0 if worker.take(3) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
+    assert in_a_child(worker.take, 3)
     assert not parent.withdraw(3)
     assert parent.withdraw(4)
-    assert not worker.take(4)
-    assert worker.take(5)
+    assert not in_a_child(worker.take, 4)
+    assert in_a_child(worker.take, 5)
 
 
 def test_no_lock_is_kept(pool, tmp_path):
     """However many stages are sent ahead, taken, or cancelled: the system keeps no locks for them."""
+    before = locks_of(os.getpid(), *pool._processes)  # tests before may have left some
     for number in range(100):
         gate = tmp_path / str(number)
         _, second, third = held(pool, gate, 1, work.count_up, work.count_up)
@@ -414,8 +425,7 @@ def test_no_lock_is_kept(pool, tmp_path):
         gate.touch()
         cf.wait([second, third], 30)
 
-    ours = {os.getpid(), *pool._processes}
-    assert not [line for line in Path("/proc/locks").read_text().splitlines() if int(line.split()[4]) in ours]
+    assert locks_of(os.getpid(), *pool._processes) <= before
 
 
 # -- a worker dies ----------------------------------------------------------------------------------------------------

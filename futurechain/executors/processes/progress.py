@@ -1,8 +1,9 @@
 """How far a worker is, and what was sent ahead to it: a page that both sides have mapped.
 
-A call that was sent ahead is begun by the worker without a further word, or withdrawn by the parent. Whoever comes
-first notes that in the page, and the other one finds it. A lock of the system on the byte of its number, in the file
-behind the page, makes look and note one step; it is held for no longer, and the end of a process gives it back.
+A call that was sent ahead is begun by the worker without a further word, or withdrawn by the parent. A lock of the
+system on the byte of its number, in the file behind the page, decides which. The worker holds it while it notes in the
+page that it has the call: the end of a process gives its locks back, a note stays. The parent keeps it until the worker
+has told how its last call has ended: from then on the number is of no use to anybody.
 """
 
 from __future__ import annotations
@@ -59,27 +60,27 @@ class Progress:
 
     def take(self, number: int) -> bool:
         """Take the call of that number, in the worker; False if it was withdrawn."""
-        if not self._lock(number):  # it is being withdrawn
+        if not self._lock(number):
             return False
-        try:
-            if self._read(_withdrawn(number)) == number:
-                return False
-            _NUMBER.pack_into(self._page, TAKEN, number)
-            return True
-        finally:
-            self._unlock(number)
+        _NUMBER.pack_into(self._page, TAKEN, number)
+        self._unlock(number)
+        return True
 
     def withdraw(self, number: int) -> bool:
-        """Withdraw the call of that number, in the parent; False if the worker has taken it, and maybe died of it."""
+        """Withdraw the call of that number, in the parent; False if the worker has taken it, and maybe died of it.
+
+        Any thread may do so, and several at once: all of them get the same answer, and none undoes what another did.
+        """
         if not self._lock(number):  # it is being taken
             return False
-        try:
-            if self._read(TAKEN) >= number:
-                return False
-            _NUMBER.pack_into(self._page, _withdrawn(number), number)
-            return True
-        finally:
+        if self._read(TAKEN) >= number:
             self._unlock(number)
+            return False
+        return True
+
+    def forget(self, last: int) -> None:
+        """Give back what is kept for the numbers up to `last`, in the parent: the worker takes none of them now."""
+        self._unlock(0, last + 1)
 
     def _lock(self, number: int) -> bool:
         try:
@@ -88,8 +89,8 @@ class Progress:
             return False
         return True
 
-    def _unlock(self, number: int) -> None:
-        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, number)
+    def _unlock(self, first: int, count: int = 1) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, count, first)
 
     def _read(self, place: int) -> int:
         (number,) = _NUMBER.unpack_from(self._page, place)
@@ -128,12 +129,5 @@ class Progress:
 
 
 _NUMBER = struct.Struct("@Q")
-BEGUN, ANNOUNCED, TAKEN, WITHDRAWN = (place * _NUMBER.size for place in range(4))
-"""Where is what in the page: how many calls were begun; the last number that was announced; the last one that was
-taken; and, for so many numbers in turns, that one, if it was withdrawn."""
-TURNS = 64
-"""More than are sent ahead at once."""
-
-
-def _withdrawn(number: int) -> int:
-    return WITHDRAWN + number % TURNS * _NUMBER.size
+BEGUN, ANNOUNCED, TAKEN = (place * _NUMBER.size for place in range(3))
+"""Where is what in the page: how many calls were begun; the last number that was announced, and that was taken."""

@@ -356,7 +356,7 @@ class Watcher:
         """It cannot open our blocks: it gets everything through the pipe from now on, and this trip once more."""
         worker.inline = True
         worker.trip = trip.worker = None
-        trip.leave_rest()
+        self._leave_rest(worker, trip)
         trip.forget_blocks(self._packer)
         self.backlog.push_front([trip.split_off(trip.items)])
         if worker.phase is Phase.BUSY:
@@ -379,7 +379,7 @@ class Watcher:
         if answers is None:
             return
         worker.trip = trip.worker = None
-        trip.leave_rest()
+        self._leave_rest(worker, trip)
         done, rest = trip.items[: len(answers)], trip.items[len(answers) :]
         worker.tasks += len(done)
         if rest:
@@ -396,8 +396,7 @@ class Watcher:
         (item,) = trip.items
         worker.trip = trip.worker = None
         worker.tasks += 1
-        if trip.ahead:
-            trip.leave_rest()
+        self._leave_rest(worker, trip)
         self._go_on(worker)  # first: it is idle until then
         if payload is None:
             item.job.fail(MemoryError("no memory for the result of a worker"), None)
@@ -424,6 +423,13 @@ class Watcher:
         following.follows(item.job)
         self._tell_by = 0.0
         self._arrived.append((item, answer, Report(worker.pid, answer.times, item.packing, sent)))
+
+    def _leave_rest(self, worker: WorkerProcess, trip: Trip) -> None:
+        """`worker` has told how its last call has ended: it begins nothing more of what was sent ahead."""
+        if trip.ahead:
+            trip.leave_rest()
+            if worker.progress is not None:
+                worker.progress.forget(worker.announced)
 
     def _tell_arrived(self) -> None:
         """Tell the results that have come: when all that is there was read, so that who waits is woken once."""
