@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -451,8 +452,8 @@ def test_a_task_that_is_killed_with_stages_behind_it(heal, gate, tmp_path):
     pool = ProcessPoolExecutor(1, heal=heal)
     pool.submit(int).result(30)
     first, second, third = held(pool, gate, str(tmp_path / "mark"), work.leave_mark, work.leave_mark)
-    for process in multiprocessing.active_children():
-        process.kill()
+    for pid in tuple(pool._processes):
+        os.kill(pid, signal.SIGKILL)
 
     assert isinstance(first.exception(30), WorkerDiedError if heal else BrokenProcessPool)
     assert third.exception(30) is second.exception(30) is first.exception()
@@ -492,7 +493,8 @@ def test_kills_at_any_moment(method):
                     pass
                 for pid in tuple(pool._processes):
                     if chance.random() < 0.5:
-                        os.kill(pid, signal.SIGKILL)
+                        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                            os.kill(pid, signal.SIGKILL)
                 cf.wait(chain, 30)
         _, pending = cf.wait([stage for chain in stages for stage in chain], 60)
         assert not pending
