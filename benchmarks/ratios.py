@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import cluster
+from benchmarks import cluster, linear
 from benchmarks.measure import (
     Sample,
     Work,
@@ -163,6 +163,17 @@ def traced(size: int) -> list[Row]:
     ]
 
 
+def growing(sized: Callable[[int], int]) -> list[Row]:
+    """Return the rows of what must not cost more for each if there are more of them, nor for a longer chain."""
+    many, few = sized(32_000), sized(1_000)
+    grown = partial(Row, bounds={STANDARD: 2.0}, standard=f"each of {few:,}")
+    raised = partial(Row, bounds={STANDARD: 25.0}, standard="a stage that returns")
+    return [
+        *(grown(f"{work}: each of {many:,}", linear.growth_samples(work, many, few)) for work in linear.SHAPES),
+        raised(f"the first of {few:,} stages, if it raises", linear.raising_samples(few)),
+    ]
+
+
 def imports(work: str, mine: str, standard: str, bounds: dict[str, float]) -> Row:
     """Return the row of two import statements."""
     return Row(work, {OURS: import_sample(mine), STANDARD: import_sample(standard)}, bounds, standard="standard")
@@ -256,6 +267,7 @@ def rows(scale: float = 1.0) -> list[Row]:
         deferred("a Deferred that a callback returns, fired before", "flatten_settled", sized(1000)),
         deferred("a Deferred that a callback returns, fired later", "flatten_pending", sized(1000)),
         compared("gather of 10,000 pending, per future", "gather", sized(10_000), {"asyncio": 0.25}),
+        *growing(sized),
         Row("memory of a pending stage", {OURS: memory_sample(ours(), sized(20_000))}, limit=160, unit="bytes"),
         compared(
             "submit and read 20,000 tasks, thread pool",

@@ -19,7 +19,7 @@ PATIENT = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("quick", PATIENT, max_examples=50)
-settings.register_profile("thorough", PATIENT, max_examples=500)
+settings.register_profile("thorough", PATIENT, max_examples=300)
 
 KINDS = ("inline", "thread", "process", "wrapped")
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import work
-from benchmarks import byhand, chart, cost, growth, measure, processes, ratios, scenarios, streams
+from benchmarks import byhand, chart, cost, growth, linear, measure, processes, ratios, scenarios, streams
 from benchmarks.peers import BY_HAND, OURS, Limit, peers
 from benchmarks.pools import open_pool, pool_peers
 
@@ -205,6 +205,18 @@ def test_the_ratios_command(tmp_path, capsys, monkeypatch):
     assert status == (0 if all(row["met"] for row in written["rows"]) else 1)
     assert all(row["work"] in printed for row in written["rows"])
     assert len([row for row in written["rows"] if row["bounds"] or row["limit"]]) >= 9
+
+
+@pytest.mark.parametrize("name", linear.SHAPES)
+def test_pieces_among_many_and_few(name):
+    """Each shape does the work of its pieces, once, whatever their number."""
+    assert linear.SHAPES[name](12).pieces == 12
+    assert all(sample() > 0 for sample in linear.growth_samples(name, 120, 12).values())
+
+
+def test_a_raise_is_measured():
+    """The row times it in a chain, beside a chain in which nothing is raised."""
+    assert all(sample() > 0 for sample in linear.raising_samples(10).values())
 
 
 def test_the_growth_command(tmp_path, capsys):

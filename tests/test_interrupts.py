@@ -300,6 +300,36 @@ FIRST_USES = {
                 pass
             pool.shutdown()
         """,
+    "wrapped pool that is quicker": """
+        class Quick(cf.ThreadPoolExecutor):
+            def submit(self, *call):
+                future = super().submit(*call)
+                cf.wait([future])
+                return future
+        pool = wrap_executor(Quick(1))
+        pool.submit(abs, -1).result()
+        def use():
+            succeed(-1).then(abs, on=pool).then(abs).result()
+        def check():
+            assert pool.submit(abs, -2).result(5) == 2
+            while is_moving(pool):
+                pass
+            pool.shutdown()
+        """,
+    "wrapped executor that runs it at once": """
+        class AtOnce(cf.Executor):
+            def submit(self, fn, *args):
+                future = cf.Future()
+                future.set_result(fn(*args))
+                return future
+        pool = wrap_executor(AtOnce())
+        pool.submit(abs, -1).result()
+        def use():
+            succeed(-1).then(abs, on=pool).then(abs).result()
+        def check():
+            assert pool.submit(abs, -2).result(5) == 2
+            pool.shutdown()
+        """,
     "shutdown of a wrapped pool": """
         pool = wrap_executor(cf.ThreadPoolExecutor(1))
         pool.submit(abs, -1).result()
@@ -323,7 +353,7 @@ FIRST_USES = {
 }
 """What starts or wakes a thread, or gives work to a process, and what must work after that was interrupted."""
 IN_CHILDREN = """
-import concurrent.futures as cf, os, signal, sys, textwrap, threading
+import concurrent.futures as cf, faulthandler, os, signal, sys, textwrap, threading
 from futurechain import *
 from futurechain.core import callback_threads
 import futurechain.pipeline.pipeline, futurechain.flow.coroutines, futurechain.executors.limit
@@ -351,7 +381,7 @@ def warm_process():
 def run(number):
     pid = os.fork()
     if not pid:
-        signal.alarm(20)
+        faulthandler.dump_traceback_later(20, exit=True)
         place = ByPlace(number, (LIBRARY, threading.__file__))
         try:
             exec(textwrap.dedent({use!r}), globals())
@@ -377,11 +407,12 @@ print("ended", number > 10, code)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each interrupt is tried in a forked child")
 @pytest.mark.parametrize("use", FIRST_USES.values(), ids=FIRST_USES)
-@pytest.mark.parametrize("stride", [9, pytest.param(4, marks=[pytest.mark.slow, pytest.mark.timeout(450)])])
-def test_ctrl_c_where_threads_begin_or_wake(use, stride):
+@pytest.mark.timeout(450)
+def test_ctrl_c_where_threads_begin_or_wake(use):
     """Wherever it comes, what needs the thread or the process works afterwards, and a shutdown ends."""
+    stride = 4 if guard.IS_THOROUGH else 9
     program = IN_CHILDREN.replace("{use!r}", repr(use)).replace("STRIDE", str(stride))
-    guard.check(program, prints="ended True 3", seconds=100 if stride == 9 else 400)
+    guard.check(program, prints="ended True 3", seconds=400 if guard.IS_THOROUGH else 100)
 
 
 def test_ctrl_c_while_other_threads_use_the_same_futures():

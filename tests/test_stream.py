@@ -116,7 +116,7 @@ def held():
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize(("kind", "seconds"), [("threads", 20), ("processes", 20), ("mixed", 60)])
+@pytest.mark.parametrize(("kind", "seconds"), [("threads", 10), ("processes", 10), ("mixed", 60)])
 def test_an_infinite_input_for_long(kind, seconds):
     """An infinite stream runs for as long as one likes in constant memory, processes included, and ends at once."""
     peaks, helds = [], []

@@ -45,6 +45,7 @@ from futurechain.executors.pool import check_stage_travels, new_name, refusal
 from futurechain.executors.wrapped_future import Foreign, says_broken
 from futurechain.failure import Failure
 from futurechain.future import Future
+from futurechain.interrupts import put_off
 
 __all__ = ["ProcessScheduler", "WrappedExecutor", "WrappedScheduler", "wrap_executor"]
 
@@ -281,7 +282,11 @@ class WrappedScheduler(OutOfProcess):
 
 
 class _Arrival:
-    """The done callback of a foreign future; it notices when the executor drops that without settling it."""
+    """The done callback of a foreign future; it notices when the executor drops that without settling it.
+
+    Called in the main thread (the future was done when this was added), it puts Ctrl-C off: that must not come between
+    taking a stage and settling it. User code is left to a callback thread there.
+    """
 
     __slots__ = ("_scheduler", "_source", "_stage")
 
@@ -291,6 +296,13 @@ class _Arrival:
         self._source = source
 
     def __call__(self, foreign: cf.Future[Any]) -> None:
+        if _is_main_thread():
+            with put_off():
+                self._arrive(foreign)
+        else:
+            self._arrive(foreign)
+
+    def _arrive(self, foreign: cf.Future[Any]) -> None:
         stage, self._stage = self._stage, None
         self._scheduler.arrive(stage, foreign, self._source)
 
@@ -319,7 +331,10 @@ class ThreadsScheduler(WrappedScheduler):
         go_on(partial(_settle_here, stage, outcome))
 
     def carry_on(self, action: Callable[[], object]) -> None:
-        Job(self, action)()
+        if _is_main_thread():  # Ctrl-C is put off here, and user code may take long
+            super().carry_on(action)
+        else:
+            Job(self, action)()
 
 
 class ProcessScheduler(WrappedScheduler):
@@ -349,6 +364,10 @@ def _submitted(foreign: Any, call: Call, *, begun: bool) -> cf.Future[Any]:
     fn, args, kwargs = call
     future: cf.Future[Any] = foreign.submit(fn, *args, **kwargs)
     return future
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _settle_here(stage: Any, outcome: Any) -> None:

@@ -205,8 +205,9 @@ class _Some(_Group):
         if self.whole._outcome is not PENDING:
             return PENDING
         if type(outcome) is not Failure:
-            found = self.found[: self.wanted]
-            return PENDING if len(found) < self.wanted else found[0] if self.single else found
+            if len(self.found) < self.wanted:
+                return PENDING
+            return self.found[0] if self.single else self.found[: self.wanted]
         futures = self.futures
         if not futures or len(futures) - len(self.failed) >= self.wanted:
             return PENDING
