@@ -31,7 +31,7 @@ from futurechain.core.flatten import resolve
 from futurechain.core.loop import leave_handlers, settle
 from futurechain.core.observers import Elsewhere, watch
 from futurechain.core.scheduler import Call, Scheduler
-from futurechain.core.state import PENDING, claim
+from futurechain.core.state import PENDING, claim, publish
 from futurechain.core.stdlib import is_cancelled, outcome_of
 from futurechain.core.thread_state import current
 from futurechain.core.unobserved import annotate
@@ -208,7 +208,7 @@ class WrappedScheduler(OutOfProcess):
                 if source.takes(stage, outcome):
                     self.receive(stage, outcome)
             elif not source.stoppers and source.takes(stage, outcome):  # a pool that is shut down holds a lock here
-                WrappedScheduler.carry_on(self, partial(cancel_owned, stage, outcome))
+                self.carry_on(partial(cancel_owned, stage, outcome))
         finally:
             self.inside.discard(id(stage))
 
@@ -285,7 +285,7 @@ class _Arrival:
     """The done callback of a foreign future; it notices when the executor drops that without settling it.
 
     Called in the main thread (the future was done when this was added), it puts Ctrl-C off: that must not come between
-    taking a stage and settling it. User code is left to a callback thread there.
+    taking a stage and settling it. What depends on the stage comes after that.
     """
 
     __slots__ = ("_scheduler", "_source", "_stage")
@@ -296,11 +296,16 @@ class _Arrival:
         self._source = source
 
     def __call__(self, foreign: cf.Future[Any]) -> None:
-        if _is_main_thread():
+        if not _is_main_thread():
+            self._arrive(foreign)
+            return
+        try:
             with put_off():
                 self._arrive(foreign)
-        else:
-            self._arrive(foreign)
+        finally:
+            thread = current.thread
+            if thread.later and not thread.depth:
+                leave_handlers(thread)
 
     def _arrive(self, foreign: cf.Future[Any]) -> None:
         stage, self._stage = self._stage, None
@@ -327,14 +332,12 @@ class ThreadsScheduler(WrappedScheduler):
         return future, here if type(future) is cf.Future else Launched(future, turn)
 
     def receive(self, stage: Any, outcome: Any) -> None:
-        go_on = super().carry_on if says_broken(outcome) else self.carry_on
-        go_on(partial(_settle_here, stage, outcome))
-
-    def carry_on(self, action: Callable[[], object]) -> None:
-        if _is_main_thread():  # Ctrl-C is put off here, and user code may take long
-            super().carry_on(action)
+        if says_broken(outcome):
+            self.carry_on(partial(_settle_here, stage, outcome))
+        elif _is_main_thread():
+            _publish_here(stage, outcome)
         else:
-            Job(self, action)()
+            Job(self, partial(_settle_here, stage, outcome))()
 
 
 class ProcessScheduler(WrappedScheduler):
@@ -371,11 +374,25 @@ def _is_main_thread() -> bool:
 
 
 def _settle_here(stage: Any, outcome: Any) -> None:
-    if type(outcome) is Failure:
-        annotate(outcome.value, stage)
-    elif (outcome := resolve(stage, outcome)) is PENDING:
-        return
-    settle(stage, outcome)
+    outcome = _taken_in(stage, outcome)
+    if outcome is not PENDING:
+        settle(stage, outcome)
+
+
+def _publish_here(stage: Any, outcome: Any) -> None:
+    """Let everybody see the outcome; what depends on it runs when this thread leaves its handlers."""
+    outcome = _taken_in(stage, outcome)
+    if outcome is not PENDING:
+        publish(stage, outcome)
+        current.thread.later.append(stage)
+
+
+def _taken_in(stage: Any, outcome: Any) -> Any:
+    """Return the outcome that the executor's one stands for; PENDING if the stage waits for that."""
+    if type(outcome) is not Failure:
+        return resolve(stage, outcome)
+    annotate(outcome.value, stage)
+    return outcome
 
 
 def _run_within(scheduler: Scheduler, context: Context, turn: Turn) -> Any:
