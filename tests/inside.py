@@ -123,6 +123,17 @@ def sent_ahead(pool):
     return sum(len(one.trip.ahead) for one in tuple(pool._scheduler.machine._watcher.roster.workers) if one.trip)
 
 
+def lying_behind(pool):
+    """How many calls of a process pool lie behind one that a worker makes."""
+    return len(pool._scheduler.machine._watcher.behind)
+
+
+def recall_what_lies_behind(pool):
+    """Do what a thread does that is about to cancel it, and no more."""
+    (worker,) = pool._scheduler.machine._watcher.roster.workers
+    return worker.progress.recall(worker.announced)
+
+
 def is_moving(pool):
     """Whether the end of the interpreter would wait for something on a pool."""
     return pool._scheduler.is_moving()

@@ -7,7 +7,8 @@ Each module has one idea, and imports only from those above it:
 * `messages`: calls and outcomes, packed and unpacked
 * `worker`: what runs in the child process; `process`: that child, seen from here
 * `trips`: what is queued, in which order; `roster` and `staff`: who is there, who may be
-* `watcher`: the thread that owns all of it; `turnover`: what it does when workers come and go; `machine`: its outside;
+* `watcher`: the thread that owns all of it; `turnover`: what it does when workers come and go; `behind`: what short
+  calls have behind them; `machine`: its outside;
   `ending`: what becomes of it when the interpreter ends
 * `jobs`: tasks and stages, as the machine sees them; `ahead`: those that a worker may begin without a further word
 * `scheduler`: what chains hold; `pool`: the executor

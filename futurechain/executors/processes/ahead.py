@@ -34,12 +34,11 @@ KEPT_BACK = "_kept_back"
 class AheadJob(StageJob):
     """A stage that may be sent ahead."""
 
-    __slots__ = ("_gate", "_source")
+    __slots__ = ("_source",)
 
     def __init__(self, scheduler: ProcessScheduler, stage: Any, source: Any, fn: Callable[..., Any]) -> None:
         super().__init__(scheduler, stage, (fn, (), {}), begun=True)
         self._source = source
-        self._gate: tuple[Progress, int] | None = None
 
     def arm(self, progress: Progress, number: int) -> bool:
         """Say whether it may be sent ahead: under that number, to the worker with that page."""

@@ -64,10 +64,18 @@ class Backlog:
             if not trip.is_packed():
                 self._raw.add(trip)
 
+    def put_back(self, trip: Trip) -> None:
+        """Queue `trip`, which was taken out for nothing, where it was."""
+        self._queue.put_back(trip)
+
+    def first(self) -> Trip | None:
+        """Return what `next` would take out, if that is the first of all."""
+        first = self._queue.first()
+        return first if first is not None and first.is_packed() and not first.packing else None
+
     def next(self) -> Trip | None:
         """Take out the first trip that is packed; have those before it packed."""
-        first = self._queue.first()
-        if first is not None and first.is_packed() and not first.packing:  # most are so
+        if self.first() is not None:  # most are so
             return self._queue.pop_first()
         for number, trip in enumerate(self._queue):
             if trip.is_packed() and not trip.packing:

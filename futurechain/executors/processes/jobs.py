@@ -13,6 +13,7 @@ from futurechain.core.observers import Elsewhere, watch
 from futurechain.core.scheduler import Call
 from futurechain.core.state import begin, give_back
 from futurechain.executors.processes.process import Phase
+from futurechain.executors.processes.progress import Progress
 from futurechain.executors.processes.trips import Item, Report
 from futurechain.failure import Failure
 
@@ -27,7 +28,8 @@ class StageJob:
     """A task or stage, as the machine sees it; to the stage, what it waits for."""
 
     __slots__ = (
-        "_call", "_named", "_owns", "_scheduler", "_stage", "_told", "begun", "following", "is_running", "item",
+        "_call", "_gate", "_is_kept_back", "_named", "_owns", "_scheduler", "_stage", "_told", "begun", "following",
+        "is_running", "item",
     )  # fmt: skip
 
     def __init__(self, scheduler: ProcessScheduler, stage: Any, call: Call, *, begun: bool) -> None:
@@ -44,6 +46,10 @@ class StageJob:
         """Who wants to know when no worker has it any more."""
         self.item: Item | None = None
         """What stands for it in the machine, once it is there."""
+        self._gate: tuple[Progress, int] | None = None
+        """Where it is decided who has it, if it was sent before it is its turn."""
+        self._is_kept_back: bool = False
+        """Whether it is not to be sent so any more."""
         self.following: AheadJob | None = None
         """The job that the worker has gone on with."""
 
@@ -69,6 +75,8 @@ class StageJob:
             return False
         self._owns = begin(self._stage)  # decides, against a cancellation
         self.is_running = self._owns
+        if self._gate is not None:
+            self.lies_nowhere()  # not before: its worker may have taken it already
         return self._owns
 
     def unclaim(self) -> None:
@@ -77,6 +85,25 @@ class StageJob:
             self._owns = False
             give_back(self._stage)
         self._has_stopped()
+
+    def lies_behind(self, progress: Progress, number: int) -> bool:
+        """Say whether it may be sent behind what a worker does; until its turn has come, it can be cancelled there.
+
+        Who cancels it notes that **first** and looks for the gate **then**; here it is the other way round.
+        """
+        if self._scheduler.stop_cancelled:
+            return False
+        self._gate = progress, number
+        self._scheduler.behind[id(self._stage)] = self
+        if self._is_kept_back or self._stage.done():
+            self.lies_nowhere()
+            return False
+        return True
+
+    def lies_nowhere(self) -> None:
+        """It is queued again, or its turn has come."""
+        self._scheduler.behind.pop(id(self._stage), None)
+        self._gate = None
 
     def is_awaited(self) -> bool:
         """Tell whether the chain goes on."""
@@ -133,7 +160,11 @@ class StageJob:
 
     def stop(self) -> bool:
         """Say whether it can be cancelled: unless a worker has it, and that is not to be stopped."""
-        return self._scheduler.stop_cancelled or not self.is_running
+        if self._scheduler.stop_cancelled:
+            return True
+        self._is_kept_back = True
+        gate = self._gate
+        return not self.is_running and (gate is None or gate[0].recall(gate[1]))
 
     def cancel_for(self, child: Any) -> list[Any]:
         """Withdraw it: the stage was cancelled, or has timed out. End its worker, if that was asked for."""

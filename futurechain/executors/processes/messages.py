@@ -24,10 +24,12 @@ from futurechain.executors.processes.shared_memory import Block, Handle, Sender,
 from futurechain.executors.processes.wire import JOINED, Piece
 
 __all__ = [
-    "TIMES", "Kind", "Layout", "Opened", "Packer", "Parcel", "Status", "Times", "describe_error", "open_parcel",
-    "with_remote_traceback",
+    "PLAIN", "TIMES", "Kind", "Layout", "Opened", "Packer", "Parcel", "Status", "Times", "describe_error",
+    "open_parcel", "with_remote_traceback",
 ]  # fmt: skip
 
+PLAIN: frozenset[type] = frozenset({bool, bytes, complex, float, int, str, type(None)})
+"""Values of exactly these types cannot be changed, and have no code of their own."""
 Layout: TypeAlias = tuple["int | Handle", tuple["int | Handle", ...]]
 """Where the stream is, and each of its buffers."""
 
@@ -55,6 +57,10 @@ class Kind(enum.IntEnum):
     """A function to call with the value of the call before; the worker may do so at once (see `progress`)."""
     GOES_ON = 10
     """As `VALUE`, and the worker has taken what was sent ahead to follow."""
+    NEXT = 11
+    """As `CALL`, sent behind what the worker does: it is to be taken (see `progress`), or is not to be made."""
+    SKIPPED = 12
+    """The call of that number was not made: it was recalled, or came between an answer and the repetition of it."""
 
 
 class Status(enum.IntEnum):

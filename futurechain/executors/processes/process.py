@@ -62,6 +62,10 @@ class WorkerProcess:
         """Whether a message could not be sent, because it has ended."""
         self.trip: Trip | None = None
         """What it is doing, or is to begin with; None when it is idle."""
+        self.next: Trip | None = None
+        """What was sent behind that."""
+        self.is_quick: bool = False
+        """Whether its last call was short."""
         self.tasks: int = 0
         """How many calls it has made."""
         self.progress: Progress | None = None

@@ -3,7 +3,10 @@
 A call that was sent ahead is begun by the worker without a further word, or withdrawn by the parent. A lock of the
 system on the byte of its number, in the file behind the page, decides which. The worker holds it while it notes in the
 page that it has the call: the end of a process gives its locks back, a note stays. The parent keeps it until the worker
-has told how its last call has ended: from then on the number is of no use to anybody.
+has told how its last call has ended: from then on the number is of no use to anybody. A call that is sent behind
+another one is recalled in the same way, but that is noted in the page, too, and no lock is kept. The threads of the
+parent share its locks, so that the first of them to give one back does so for all: it has seen or written before what
+the others are to find.
 """
 
 from __future__ import annotations
@@ -59,8 +62,11 @@ class Progress:
         return self._fd >= 0
 
     def take(self, number: int) -> bool:
-        """Take the call of that number, in the worker; False if it was withdrawn."""
+        """Take the call of that number, in the worker; False if it was withdrawn or recalled."""
         if not self._lock(number):
+            return False
+        if self._read(RECALLED) >= number:
+            self._unlock(number)
             return False
         _NUMBER.pack_into(self._page, TAKEN, number)
         self._unlock(number)
@@ -77,6 +83,21 @@ class Progress:
             self._unlock(number)
             return False
         return True
+
+    def recall(self, number: int) -> bool:
+        """Withdraw a call that was sent behind another one, the last of such, for good; False if it was taken.
+
+        Asked again, by any thread, it says the same; afterwards nothing needs to be forgotten.
+        """
+        if self._read(RECALLED) >= number:
+            return True
+        if not self._lock(number):  # it is being taken
+            return False
+        is_here = self._read(TAKEN) < number
+        if is_here:
+            _NUMBER.pack_into(self._page, RECALLED, number)
+        self._unlock(number)
+        return is_here
 
     def forget(self, last: int) -> None:
         """Give back what is kept for the numbers up to `last`, in the parent: the worker takes none of them now."""
@@ -129,5 +150,5 @@ class Progress:
 
 
 _NUMBER = struct.Struct("@Q")
-BEGUN, ANNOUNCED, TAKEN = (place * _NUMBER.size for place in range(3))
+BEGUN, ANNOUNCED, TAKEN, RECALLED = (place * _NUMBER.size for place in range(4))
 """Where is what in the page: how many calls were begun; the last number that was announced, and that was taken."""

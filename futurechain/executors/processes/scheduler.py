@@ -16,6 +16,7 @@ from futurechain.executors.out_of_process import OutOfProcess
 from futurechain.executors.processes.ahead import AheadJob, keep_back
 from futurechain.executors.processes.jobs import StageJob
 from futurechain.executors.processes.machine import Machine
+from futurechain.executors.processes.messages import PLAIN
 from futurechain.executors.processes.trips import Item
 
 __all__ = ["ProcessScheduler"]
@@ -24,7 +25,7 @@ __all__ = ["ProcessScheduler"]
 class ProcessScheduler(OutOfProcess):
     """Start calls on a machine, and deliver what comes of them."""
 
-    __slots__ = ("ahead", "machine", "stop_cancelled")
+    __slots__ = ("ahead", "behind", "machine", "stop_cancelled")
     starts_anywhere = True
 
     def __init__(self, name: str, make: Callable[[str], Machine], *, stop_cancelled: bool) -> None:
@@ -33,6 +34,8 @@ class ProcessScheduler(OutOfProcess):
         self.stop_cancelled: bool = stop_cancelled
         self.ahead: dict[int, AheadJob] = {}
         """What was sent ahead, or is about to be, by the identity of the stage."""
+        self.behind: dict[int, StageJob] = {}
+        """What was sent behind something else, and has not had its turn."""
 
     def register(self, stage: Any, source: Any = None) -> None:
         super().register(stage, source)
@@ -88,6 +91,8 @@ class ProcessScheduler(OutOfProcess):
         return job is None or job.stays()
 
     def unregister(self, stage: Any) -> None:
+        if self.behind and id(stage) in self.behind:
+            self.behind.pop(id(stage)).stop()  # somebody has settled it by hand: it is not to be called any more
         if self.ahead:
             job = self.ahead.pop(id(stage), None)
             if job is not None:
@@ -97,6 +102,7 @@ class ProcessScheduler(OutOfProcess):
     def forget(self) -> None:
         super().forget()
         self.ahead.clear()
+        self.behind.clear()
 
     def withdraw(self, item: Item) -> None:
         """Let the machine forget a job, and end the worker that runs it, if that was asked for."""
@@ -136,7 +142,6 @@ NOTHING_STARTS_AT_EXIT: bool = sys.version_info[:2] == (3, 12)
 _FUNCTIONS = frozenset({types.FunctionType, types.BuiltinFunctionType, type})
 _MODULES = frozenset({types.ModuleType, type(None)})
 """Where builtin functions come from."""
-_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 SHORT = 1 << 17
 
 
@@ -155,4 +160,4 @@ def _may_pack_here(call: Call) -> bool:
     fn, args, kwargs = call
     if not _goes_by_name(fn) or kwargs:
         return False
-    return all(type(one) in _PLAIN and (not hasattr(one, "__len__") or len(one) < SHORT) for one in args)
+    return all(type(one) in PLAIN and (not hasattr(one, "__len__") or len(one) < SHORT) for one in args)

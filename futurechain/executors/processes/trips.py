@@ -52,6 +52,16 @@ class Job(Protocol):
     def unclaim(self) -> None:
         """Take note that it came back, not begun, and is queued again."""
 
+    def lies_behind(self, progress: Progress, number: int) -> bool:
+        """Say whether it may be sent behind what the worker with that page does, under that number.
+
+        Until it is claimed, whoever does not want it any more has to `recall` it.
+        """
+        ...
+
+    def lies_nowhere(self) -> None:
+        """Take note that it does not lie there any more."""
+
     def is_awaited(self) -> bool:
         """Tell whether more than threads that read it waits for its result, so that this is to be told at once."""
         ...
@@ -117,7 +127,7 @@ class Ahead(NamedTuple):
 class Trip:
     """Jobs that travel together; on its way, only the machine's own thread touches it."""
 
-    __slots__ = ("ahead", "cut", "items", "packing", "sent", "size", "worker")
+    __slots__ = ("ahead", "cut", "items", "number", "packing", "sent", "size", "worker")
 
     def __init__(self, jobs: Iterable[Job] = (), cut: float | None = None) -> None:
         self.items: list[Item] = [Item(job, self) for job in jobs]
@@ -132,6 +142,8 @@ class Trip:
         self.sent: float = 0.0
         self.worker: Any = None
         """The worker that has it, or None."""
+        self.number: int = 0
+        """Under which it was sent behind another one, if it was."""
 
     @property
     def begun(self) -> bool:
@@ -240,6 +252,13 @@ class Queue:
         """Put it before all others."""
         self._begun[trip] = None
         self._begun.move_to_end(trip, last=False)
+        self.size += trip.size
+
+    def put_back(self, trip: Trip) -> None:
+        """Put it at the front of its lane, from where it was taken."""
+        lane = self._begun if trip.begun else self._fresh
+        lane[trip] = None
+        lane.move_to_end(trip, last=False)
         self.size += trip.size
 
     def remove(self, trip: Trip) -> bool:

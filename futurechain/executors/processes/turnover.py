@@ -183,7 +183,7 @@ class Turnover:
     def end_all(self, reason: str, number: int = signal.SIGTERM) -> None:
         """Break: fail everything, and end all workers by the signal `number`."""
         self.reason = reason
-        trips = [worker.trip for worker in self._roster.workers]
+        trips = [trip for worker in self._roster.workers for trip in (worker.trip, worker.next)]
         for worker in self._roster.workers:
             self._roster.end(worker, number)
         for trip in (*trips, *self._backlog.clear()):

@@ -4,8 +4,8 @@ It waits for news (a worker's pipe can be read or written, a worker has ended, t
 no code of users: what may run any (packing, unpacking a result that is no plain value, starting a process) goes
 *elsewhere*.
 
-An idle worker takes the first trip that is packed, and has nothing behind it: a second one would wait for the first
-while others idle. What becomes of those that end is said in `turnover`.
+An idle worker takes the first trip that is packed. What lies behind that, where calls are short, is said in `behind`;
+what becomes of workers that end, in `turnover`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 
 from futurechain.executors.processes.answers import Answer, Arrival, deliver_all, open_answers, short_answer
 from futurechain.executors.processes.backlog import Backlog
+from futurechain.executors.processes.behind import Behind
 from futurechain.executors.processes.messages import Kind, Packer
 from futurechain.executors.processes.process import Phase, WorkerProcess
 from futurechain.executors.processes.progress import Progress
@@ -56,6 +57,7 @@ class Watcher:
         self._bell = bell
         self.roster: Roster = Roster(bell, self._take_back)
         self.backlog: Backlog = Backlog(packer, options.name, options.elsewhere, self.tell, staff.limit)
+        self.behind: Behind = Behind(self.backlog, packer)
         self.turnover: Turnover = Turnover(options, staff, packer, self.roster, self.backlog, self.tell)
         self._closing = False
         self._any_ready = False
@@ -153,6 +155,8 @@ class Watcher:
             self.turnover.refuse(trip)
         else:
             self.backlog.push(trip)
+            if trip.begun:
+                self.behind.begun_work_comes()
 
     def send_ahead(self, ahead: Ahead) -> None:
         """Send a function to the worker that makes a call, to be called with the value of that.
@@ -189,6 +193,7 @@ class Watcher:
             and trip.cut is None
             and worker.trip is trip
             and worker.phase is Phase.BUSY
+            and worker.next is None
             and len(trip.ahead) < MOST_AHEAD
             and worker.progress is not None
             and worker.progress.has_gate()
@@ -238,6 +243,8 @@ class Watcher:
         """Give idle workers what is next; see to it that there are workers, and that the next trips are packed."""
         backlog, roster = self.backlog, self.roster
         begun, fresh = backlog.lanes
+        if self.behind and roster.idle:
+            self.behind.recall_all()
         while (begun or fresh) and (worker := roster.take()) is not None:
             trip = backlog.next()
             if trip is None:
@@ -351,6 +358,8 @@ class Watcher:
             self._is_ready(worker)
         elif frame.kind == Kind.NOT_READY:
             worker.failure = frame.header
+        elif frame.kind == Kind.SKIPPED:
+            self._skipped(worker, frame.header)
 
     def _inline(self, worker: WorkerProcess, trip: Trip) -> None:
         """It cannot open our blocks: it gets everything through the pipe from now on, and this trip once more."""
@@ -359,8 +368,18 @@ class Watcher:
         self._leave_rest(worker, trip)
         trip.forget_blocks(self._packer)
         self.backlog.push_front([trip.split_off(trip.items)])
-        if worker.phase is Phase.BUSY:
-            self._is_free(worker)
+        self._go_on(worker)
+
+    def _skipped(self, worker: WorkerProcess, number: int) -> None:
+        """What was sent behind was not made: it was recalled, perhaps too late to say so; or it had to make way."""
+        trip = worker.trip
+        if worker.next is not None and worker.next.number == number:
+            self.behind.give_back(worker)
+        elif trip is not None and trip.number == number:
+            worker.trip = trip.worker = None
+            self._leave_rest(worker, trip)
+            self.backlog.push_front([trip.split_off(trip.items)])
+            self._go_on(worker)
 
     def _is_ready(self, worker: WorkerProcess) -> None:
         self.turnover.is_ready()
@@ -402,7 +421,8 @@ class Watcher:
             item.job.fail(MemoryError("no memory for the result of a worker"), None)
             return
         answer = short_answer(payload)
-        if answer.times.ended - answer.times.received > MOMENT or item.job.is_awaited():
+        worker.is_quick = answer.times.ended - answer.times.received <= MOMENT
+        if not worker.is_quick or item.job.is_awaited():
             self._tell_by = 0.0
         elif not self._arrived:
             self._tell_by = monotonic() + MOMENT
@@ -466,13 +486,25 @@ class Watcher:
         """
         begun, fresh = self.backlog.lanes
         if worker.phase is Phase.BUSY:
+            if worker.next is not None and self.behind.begin(worker):
+                self._send_behind(worker)
+                return
+            if self.behind:
+                self.behind.recall_late()
             if (begun or fresh) and self._options.max_tasks is None and (trip := self.backlog.next()) is not None:
                 worker.phase = Phase.IDLE
                 self._send(worker, trip)
+                self._send_behind(worker)
                 self.backlog.pack_ahead()
                 return
             self._is_free(worker)
         self._feed()
+
+    def _send_behind(self, worker: WorkerProcess) -> None:
+        """Let `worker`, which has something to do, have something behind it, if there is enough for all."""
+        is_enough = len(self.backlog) > len(self.roster.workers) and self._options.max_tasks is None
+        if is_enough and worker.phase is Phase.BUSY and worker.trip is not None and not self.behind.send(worker):
+            self.roster.wants_to_write(worker, wants=True)
 
     def _is_free(self, worker: WorkerProcess) -> None:
         """`worker` has nothing to do; it leaves, if it has made its number of calls."""
@@ -494,4 +526,5 @@ class Watcher:
         if self.roster.is_heard(worker):
             self._read(worker)
         self._tell_arrived()  # who hears of a broken pool finds those done that had ended before
+        self.behind.give_back(worker)
         self.turnover.ended(worker, phase)

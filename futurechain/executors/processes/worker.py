@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from futurechain.executors.processes.leases import Receiver
 from futurechain.executors.processes.messages import (
+    PLAIN,
     TIMES,
     Kind,
     Layout,
@@ -37,9 +38,6 @@ from futurechain.executors.processes.shared_memory import IDLE_SECONDS, Unopened
 from futurechain.executors.processes.wire import Frame, Piece, Reader, Writer, frame, short_frame
 
 __all__ = ["Start", "main"]
-
-PLAIN: frozenset[type] = frozenset({bool, bytes, complex, float, int, str, type(None)})
-"""Values of exactly these types cannot be changed, and have no code of their own."""
 
 logger: logging.Logger = logging.getLogger("concurrent.futures")
 
@@ -178,6 +176,8 @@ class _Worker:
                 self._answer([one._replace(parcel=one.parcel.inlined()) for one in self._last])
             elif received.kind == Kind.AHEAD:  # too late: what it was to follow was answered, and it will come again
                 self._heard += 1
+            elif received.kind == Kind.NEXT:
+                self._make_next(received.header, received.payload)
             else:
                 return
             del received
@@ -208,6 +208,17 @@ class _Worker:
         """Make the call of a short message."""
         self._finish(self._call([Opened(stream, [])], perf_counter()))
 
+    def _make_next(self, number: int, stream: Any) -> None:
+        """Make a call that was sent while another one was made, unless it was withdrawn.
+
+        While the parent may still ask for an answer once more, the next message has to be that.
+        """
+        self._heard += 1
+        if not self._last and self._progress is not None and self._progress.take(number):
+            self._make_one(stream)
+        else:
+            self._send(Kind.SKIPPED, number)
+
     def _finish(self, outcome: _Outcome) -> None:
         """Send back how the only call of a trip has ended, and go on with what was sent ahead to follow it."""
         following: list[_Ahead] = []
@@ -229,7 +240,7 @@ class _Worker:
     def _find_following(self, outcome: _Outcome, found: list[_Ahead]) -> bool:
         """Find what was sent ahead to follow `outcome`, if that is plain and short; nobody can take it back then."""
         progress = self._progress
-        if not outcome.plain or progress is None or progress.announced() == self._heard:
+        if not outcome.plain or progress is None or progress.announced() <= self._heard:
             return False
         received = self._next_ahead() if outcome.parcel.is_short() else None
         if received is None or received.payload is None or not progress.take(received.header):
