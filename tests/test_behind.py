@@ -189,6 +189,23 @@ def test_a_killed_worker(heal, gate, mark):
         assert lines(mark) == []
 
 
+def test_a_pool_that_breaks_with_calls_behind_in_all_workers(tmp_path):
+    """All of them fail, once, and the pool ends."""
+    with ProcessPoolExecutor(3) as pool:
+        quick = [pool.submit(abs, -number) for number in range(QUICK)]
+        held = [pool.submit(work.give_after, str(tmp_path / f"gate{number}"), None) for number in range(3)]
+        after = [pool.submit(abs, -number) for number in range(20 * QUICK)]
+        assert [future.result(30) for future in quick] == [*range(QUICK)]
+        until(lambda: all(future.running() for future in held))
+        inside.catch_up(pool)
+        os.kill(next(iter(pool._processes)), signal.SIGKILL)
+        assert all(isinstance(future.exception(30), BrokenProcessPool) for future in held)
+        errors = [future.exception(30) for future in after]  # some may have ended before all workers were held
+        assert all(isinstance(error, BrokenProcessPool) for error in errors if error is not None)
+        assert isinstance(errors[-1], BrokenProcessPool)
+    assert not multiprocessing.active_children()
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_killed_at_any_moment(method):
     """Nothing is lost, and nothing comes twice or as another's."""

@@ -243,6 +243,10 @@ class Watcher:
         """Give idle workers what is next; see to it that there are workers, and that the next trips are packed."""
         backlog, roster = self.backlog, self.roster
         begun, fresh = backlog.lanes
+        if self.reason is not None:
+            for late in backlog.clear():  # it has come back from a worker that is about to end, like all
+                self.turnover.refuse(late)
+            return
         if self.behind and roster.idle:
             self.behind.recall_all()
         while (begun or fresh) and (worker := roster.take()) is not None:
@@ -502,8 +506,10 @@ class Watcher:
 
     def _send_behind(self, worker: WorkerProcess) -> None:
         """Let `worker`, which has something to do, have something behind it, if there is enough for all."""
+        trip = worker.trip
         is_enough = len(self.backlog) > len(self.roster.workers) and self._options.max_tasks is None
-        if is_enough and worker.phase is Phase.BUSY and worker.trip is not None and not self.behind.send(worker):
+        fits = worker.phase is Phase.BUSY and trip is not None and not trip.ahead
+        if is_enough and fits and not self.behind.send(worker):
             self.roster.wants_to_write(worker, wants=True)
 
     def _is_free(self, worker: WorkerProcess) -> None:
