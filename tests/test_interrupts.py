@@ -410,7 +410,7 @@ print("ended", number > 10, code)
 @pytest.mark.timeout(450)
 def test_ctrl_c_where_threads_begin_or_wake(use):
     """Wherever it comes, what needs the thread or the process works afterwards, and a shutdown ends."""
-    stride = 4 if guard.IS_THOROUGH else 9
+    stride = 6 if guard.IS_THOROUGH else 9
     program = IN_CHILDREN.replace("{use!r}", repr(use)).replace("STRIDE", str(stride))
     guard.check(program, prints="ended True 3", seconds=400 if guard.IS_THOROUGH else 100)
 
