@@ -14,8 +14,9 @@ from time import perf_counter_ns
 from typing import Any
 
 from benchmarks.measure import Sample, Work, time_sample
-from benchmarks.peers import BY_HAND, OURS
+from benchmarks.peers import BY_HAND, OURS, ours
 from benchmarks.pools import nothing
+from benchmarks.scenarios import by_name
 from futurechain import Future, ensure_future, some, succeed
 
 __all__ = ["SHAPES", "growth_samples", "raising_samples"]
@@ -122,7 +123,7 @@ def raising_samples(length: int) -> dict[str, Sample]:
         finally:
             gc.enable()
 
-    return {OURS: raising, BY_HAND: time_sample(partial(_chain, length))}
+    return {OURS: raising, BY_HAND: time_sample(partial(by_name("chain").make, ours(), length))}
 
 
 def _time_a_raise(length: int) -> float:
@@ -142,16 +143,6 @@ def _time_a_raise(length: int) -> float:
     source.set_result(0)
     raised, caught = marks
     return attached + caught - raised
-
-
-def _chain(length: int) -> Work:
-    def run() -> None:
-        source = end = Future[Any]()
-        for _ in range(length):
-            end = end.then(nothing)
-        source.set_result(0)
-
-    return Work(run, length)
 
 
 async def _await(future: Future[Any]) -> Any:

@@ -86,6 +86,14 @@ def _group_is_gone(group: int, seconds: float = 5) -> bool:
     return False
 
 
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait until somebody else, another thread or process, has done something: for so long at most."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it has not come"
+        time.sleep(0.002)
+
+
 def share(count: int) -> int:
     """A third of so many rounds, which finds a fault within some runs; all of them with ``--all``."""
     return count if IS_THOROUGH else count // 3

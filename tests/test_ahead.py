@@ -27,6 +27,7 @@ from futurechain import INLINE, ProcessPoolExecutor, trace
 from futurechain.errors import StagePicklingError, WorkerDiedError
 from futurechain.executors.processes.progress import Progress
 from futurechain.testing import ManualClock
+from guard import until
 from stepping import NEVER, Stepper
 
 ROOT = Path(__file__).parent.parent
@@ -44,14 +45,6 @@ def pool():
 def gate(tmp_path):
     """A file whose coming lets a task go on."""
     return tmp_path / "gate"
-
-
-def until(condition):
-    """Wait until somebody else has done something."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def locks_of(*pids):

@@ -20,6 +20,7 @@ import process_work as work
 from futurechain import ProcessPoolExecutor, succeed
 from futurechain.errors import WorkerDiedError
 from futurechain.executors.processes.progress import Progress
+from guard import until
 
 QUICK = 60
 """So many short calls are enough for others to be sent behind them."""
@@ -33,16 +34,8 @@ def gate(tmp_path):
 
 @pytest.fixture
 def mark(tmp_path):
-    """A file to which each call of `leave_mark` adds a line."""
+    """A file to which each call of `leave_name` adds a line."""
     return tmp_path / "mark"
-
-
-def until(condition):
-    """Wait until somebody else has done something."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def lines(path):

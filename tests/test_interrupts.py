@@ -167,6 +167,14 @@ def test_a_forked_child_does_not_put_it_off():
     assert os.waitpid(pid, 0)[1] == 0
 
 
+STILL_WORKS = """
+        def check():
+            assert pool.submit(abs, -2).result(5) == 2
+            while is_moving(pool):
+                pass
+            pool.shutdown()
+        """
+"""The check of a wrapped pool."""
 FIRST_USES = {
     "submit": """
         pool = ThreadPoolExecutor(2)
@@ -294,12 +302,7 @@ FIRST_USES = {
         pool.submit(abs, -1).result()
         def use():
             succeed(-1).then(abs, on=pool).result()
-        def check():
-            assert pool.submit(abs, -2).result(5) == 2
-            while is_moving(pool):
-                pass
-            pool.shutdown()
-        """,
+        """ + STILL_WORKS,
     "wrapped pool that is quicker": """
         class Quick(cf.ThreadPoolExecutor):
             def submit(self, *call):
@@ -310,12 +313,7 @@ FIRST_USES = {
         pool.submit(abs, -1).result()
         def use():
             succeed(-1).then(abs, on=pool).then(abs).result()
-        def check():
-            assert pool.submit(abs, -2).result(5) == 2
-            while is_moving(pool):
-                pass
-            pool.shutdown()
-        """,
+        """ + STILL_WORKS,
     "wrapped executor that runs it at once": """
         class AtOnce(cf.Executor):
             def submit(self, fn, *args):

@@ -24,6 +24,7 @@ import guard
 import process_work as work
 from futurechain import INLINE, ProcessPoolExecutor, gather, limit, succeed
 from futurechain.errors import StagePicklingError, WorkerDiedError
+from guard import until
 
 METHODS = ("fork", "spawn", "forkserver")
 ROOT = Path(__file__).parent.parent
@@ -33,14 +34,6 @@ ROOT = Path(__file__).parent.parent
 def context(request):
     """Each start method in turn."""
     return multiprocessing.get_context(request.param)
-
-
-def until(condition):
-    """Wait until a process that is not ours has done something."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def descriptors():

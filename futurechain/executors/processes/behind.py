@@ -58,8 +58,7 @@ class Behind:
         item = trip.items[0]
         stream = None if item.parcel is None else item.parcel.short()
         number = worker.announced + 1
-        fits = stream is not None and len(trip.items) == 1 and trip.cut is None
-        if stream is None or not fits or not item.job.lies_behind(page, number):
+        if stream is None or len(trip.items) != 1 or trip.cut is not None or not item.job.lies_behind(page, number):
             return True
         self._backlog.next()
         try:
@@ -104,10 +103,9 @@ class Behind:
 
     def recall_late(self) -> None:
         """Recall what lies behind a long call, when another worker is about to be given what was queued later."""
-        for worker in self._items:
-            if worker.next is not None and perf_counter() - worker.next.sent > LONG:
-                self.recall(worker)
-            break  # the others were sent later
+        oldest = next(iter(self._items), None)
+        if oldest is not None and oldest.next is not None and perf_counter() - oldest.next.sent > LONG:
+            self.recall(oldest)
 
     def recall_all(self) -> None:
         """Recall all that can be."""

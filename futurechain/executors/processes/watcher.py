@@ -368,11 +368,8 @@ class Watcher:
     def _inline(self, worker: WorkerProcess, trip: Trip) -> None:
         """It cannot open our blocks: it gets everything through the pipe from now on, and this trip once more."""
         worker.inline = True
-        worker.trip = trip.worker = None
-        self._leave_rest(worker, trip)
         trip.forget_blocks(self._packer)
-        self.backlog.push_front([trip.split_off(trip.items)])
-        self._go_on(worker)
+        self._comes_back(worker, trip)
 
     def _skipped(self, worker: WorkerProcess, number: int) -> None:
         """What was sent behind was not made: it was recalled, perhaps too late to say so; or it had to make way."""
@@ -380,10 +377,14 @@ class Watcher:
         if worker.next is not None and worker.next.number == number:
             self.behind.give_back(worker)
         elif trip is not None and trip.number == number:
-            worker.trip = trip.worker = None
-            self._leave_rest(worker, trip)
-            self.backlog.push_front([trip.split_off(trip.items)])
-            self._go_on(worker)
+            self._comes_back(worker, trip)
+
+    def _comes_back(self, worker: WorkerProcess, trip: Trip) -> None:
+        """It does not make the calls of its trip: they are queued again, before all others."""
+        worker.trip = trip.worker = None
+        self._leave_rest(worker, trip)
+        self.backlog.push_front([trip.split_off(trip.items)])
+        self._go_on(worker)
 
     def _is_ready(self, worker: WorkerProcess) -> None:
         self.turnover.is_ready()
